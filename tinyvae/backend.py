@@ -1,0 +1,118 @@
+"""The whole switch between NumPy and CuPy: the array module, the device, generators, copies to and from the host.
+
+No other file imports CuPy. The formulas never ask where they run: `array_module` reads it off their arguments.
+"""
+
+import importlib
+import sys
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from tinyvae.errors import BackendError
+
+Array = Any  # a numpy.ndarray or a cupy.ndarray; CuPy need not be installed for the types to check
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An array library on one device."""
+
+    name: str  # "numpy" or "cupy"
+    xp: Any  # the module: numpy or cupy
+    device: int = 0
+
+    def asarray(self, a: Any, dtype: Any = None) -> Array:
+        """`a` (host or device) as an array of this backend; no copy where none is needed."""
+        if self.name == "numpy":
+            a = to_host(a)
+        return self.xp.asarray(a, dtype=dtype)
+
+    def generator(self, *key: int) -> Any:
+        """A random generator named by whole numbers: the same key gives the same numbers, on the same backend."""
+        seed = np.random.SeedSequence(key)
+        if self.name == "numpy":
+            return np.random.Generator(np.random.PCG64(seed))
+        return self.xp.random.Generator(self.xp.random.Philox4x3210(int(seed.generate_state(1, np.uint64)[0] >> 1)))
+
+
+def array_module(*arrays: Array) -> Any:
+    """The module (numpy or cupy) that all the arrays belong to.
+
+    Raises TypeError if host and device arrays are mixed: the copy between them must be asked for (`to_host`).
+    """
+    cupy = sys.modules.get("cupy")
+    on_device = [cupy is not None and isinstance(a, cupy.ndarray) for a in arrays]
+    if not any(on_device):
+        return np
+    if not all(on_device):
+        raise TypeError("NumPy and CuPy arrays are mixed in one formula; copy one side first (tinyvae.backend.to_host)")
+    return cupy
+
+
+def to_host(a: Array) -> np.ndarray:
+    """`a` as a NumPy array. From a GPU this waits for the device, so no training step calls it."""
+    cupy = sys.modules.get("cupy")
+    if cupy is not None and isinstance(a, cupy.ndarray):
+        return cupy.asnumpy(a)
+    return np.asarray(a)
+
+
+def get_backend(name: str = "numpy", device: int = 0) -> Backend:
+    """The backend called `name`: "numpy", "cupy", or "auto" (CuPy where it works, else NumPy).
+
+    Raises BackendError with the cause and the remedy if CuPy is asked for and cannot be used.
+    """
+    if name == "numpy":
+        return Backend("numpy", np)
+    if name == "auto":
+        return get_backend("numpy") if cupy_problem(device) else get_backend("cupy", device)
+    if name != "cupy":
+        raise ValueError(f"backend must be 'auto', 'numpy' or 'cupy', not {name!r}")
+    problem = cupy_problem(device)
+    if problem:
+        raise BackendError(problem)
+    cupy = importlib.import_module("cupy")
+    cupy.cuda.Device(device).use()
+    return Backend("cupy", cupy, device)
+
+
+def cupy_problem(device: int = 0) -> str | None:
+    """Why CuPy cannot be used on `device`, with the remedy; None if it can. Three causes, three messages."""
+    try:
+        cupy: ModuleType = importlib.import_module("cupy")
+    except ModuleNotFoundError as error:
+        if error.name != "cupy":
+            return f"CuPy is installed but a module it needs is not ({error.name}): reinstall it, " + _INSTALL
+        return "CuPy is not installed: " + _INSTALL
+    except ImportError as error:
+        return _toolkit_missing(error)
+    try:
+        count = cupy.cuda.runtime.getDeviceCount()
+    except Exception as error:  # CUDARuntimeError, whose class lives inside CuPy
+        return (
+            f"CuPy is installed but finds no NVIDIA driver or GPU ({_first_line(error)}): "
+            "install or update the driver (nvidia-smi must list a GPU), or use --backend numpy"
+        )
+    if not 0 <= device < count:
+        return f"CuPy finds no GPU number {device}, only 0 to {count - 1}: choose one of these with --device"
+    try:  # the first kernel needs the toolkit: NVRTC, its headers and the runtime library
+        with cupy.cuda.Device(device):
+            cupy.asnumpy(cupy.exp(cupy.zeros(1)) @ cupy.zeros((1, 1)))
+    except Exception as error:
+        return _toolkit_missing(error)
+    return None
+
+
+_INSTALL = "python -m pip install 'tinyvae[cuda13]' (or [cuda12] for a CUDA 12 driver), or use --backend numpy"
+
+
+def _toolkit_missing(error: Exception) -> str:
+    return f"CuPy is installed but a CUDA toolkit library does not load ({_first_line(error)}): " + _INSTALL
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip(" =")]
+    return f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__

@@ -1,0 +1,1 @@
+"""Gradient checks: the method (`finite_differences`), and what it is applied to (`operations`, `models`)."""

@@ -1,0 +1,40 @@
+"""All parameters in ONE flat buffer, with a named view on each tensor.
+
+Gradients and Adam's moments are flat buffers of the same layout. So Adam is one call, a checkpoint is one table, and a
+gradient check perturbs one vector.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tinyvae.backend import Array
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+class FlatParams(Mapping[str, Array]):
+    """A read-only mapping from name to a view on `flat`. To change a tensor, assign into it: params[name][...] = w."""
+
+    def __init__(self, shapes: Shapes, xp: Any, dtype: Any) -> None:
+        self.shapes = shapes
+        self.flat = xp.zeros(sum(math.prod(shape) for shape in shapes.values()), dtype=dtype)
+        self._views: dict[str, Array] = {}
+        offset = 0
+        for name, shape in shapes.items():
+            size = math.prod(shape)
+            self._views[name] = self.flat[offset : offset + size].reshape(shape)
+            offset += size
+
+    def __getitem__(self, name: str) -> Array:
+        return self._views[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def __repr__(self) -> str:
+        rows = "\n".join(f"  {name}: {shape}" for name, shape in self.shapes.items())
+        return f"FlatParams, {self.flat.size:,} numbers ({self.flat.dtype}):\n{rows}"

@@ -1,0 +1,267 @@
+"""The variational autoencoder, forward and backward as straight-line code in mirror order.
+
+    x -> encoder -> (mu, logvar) -> z = mu + sigma eps -> decoder -> logits or mean -> nll
+                         |
+                         +-> kl            loss = nll + beta * kl      (sum over dimensions, mean over the batch, nats)
+
+Kingma & Welling 2014, "Auto-Encoding Variational Bayes", equation 10; beta: Higgins et al. 2017.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinyvae import kernels as kernel_files
+from tinyvae.backend import Array, get_backend, to_host
+from tinyvae.model import init
+from tinyvae.model.architecture import Architecture
+from tinyvae.model.layers import Dense, TiedDense, build_decoder, build_encoder
+from tinyvae.model.params import FlatParams
+from tinyvae.ops import activations, gaussian
+
+CHUNK = 1024  # rows that encode, decode and the evaluation work on at a time
+
+
+class Losses(NamedTuple):
+    """Means over a batch, in nats. Without free bits, loss = nll + beta * kl."""
+
+    loss: float
+    nll: float
+    kl: float
+
+
+class VAE:
+    """A VAE with dense layers: `data_dim -> hidden -> latent_dim -> reversed(hidden) -> data_dim`.
+
+    data_dim        width of a row of data
+    hidden          widths of the encoder's hidden layers
+    latent_dim      dimensions of z
+    decoder_hidden  widths of the decoder's hidden layers (default: hidden, reversed)
+    activation      relu, tanh, sigmoid, softplus, elu or leaky-relu, after every hidden layer
+    likelihood      "bernoulli" (x in [0, 1]) or "gaussian" (x real)
+    sigma           of the Gaussian: "fixed:0.1" (that number), "learned" (one number), "predicted" (one per output)
+    tied            the decoder's weights are the encoder's, transposed
+    backend         "numpy", "cupy" or "auto";  device: the GPU's number
+    kernels         "fused" or "reference" (default: fused where the backend has them)
+    dtype           "float32" to train, "float64" to check
+    seed            draws the initial weights
+
+    `params` and `grads` map names ("encoder.0.weight", (in, out); "encoder.0.bias"; ...) to views on one flat buffer
+    each. The encoder's last layer makes mu and logvar: one dense layer, 2 * latent_dim wide.
+
+    Raises ValueError for an impossible architecture, BackendError if the backend cannot be used.
+    """
+
+    def __init__(
+        self,
+        data_dim: int,
+        hidden: Sequence[int] = (400,),
+        latent_dim: int = 20,
+        *,
+        decoder_hidden: Sequence[int] | None = None,
+        activation: str = "relu",
+        likelihood: str = "bernoulli",
+        sigma: str = "learned",
+        tied: bool = False,
+        backend: str = "numpy",
+        kernels: str | None = None,
+        dtype: str = "float32",
+        device: int = 0,
+        seed: int = 0,
+    ) -> None:
+        self.architecture = Architecture.checked(
+            data_dim, hidden, latent_dim, decoder_hidden, activation, likelihood, sigma, tied
+        )
+        if dtype not in ("float32", "float64"):
+            raise ValueError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
+        self.backend = get_backend(backend, device)
+        self.dtype = np.dtype(dtype)
+        self.kernels_name, self.kernels = kernel_files.select(kernels, self.backend)
+        shapes = self.architecture.shapes()
+        self.params = FlatParams(shapes, self.backend.xp, self.dtype)
+        self.grads = FlatParams(shapes, self.backend.xp, self.dtype)
+        self.params.flat[...] = self.backend.asarray(init.initial_weights(self.architecture, seed), self.dtype)
+        self.losses = self.backend.xp.zeros(3, dtype=self.dtype)  # loss, nll, kl of the last batch
+        self.encoder = build_encoder(self.kernels, self.architecture, self.params, self.grads)
+        self.decoder = build_decoder(self.kernels, self.architecture, self.params, self.grads, self.backend.xp)
+        if self.architecture.sigma == "learned":
+            self.shared_logvar = self.params["likelihood.logvar"]  # (1,)
+        elif self.architecture.sigma_value is not None:
+            logvar = 2 * math.log(self.architecture.sigma_value)
+            self.shared_logvar = self.backend.xp.full(1, logvar, dtype=self.dtype)  # (1,), fixed
+        self.rows = 0  # capacity of the buffers; they are made at the first batch
+
+    # ------------------------------------------------------------------------------------------------ the derivation
+
+    def forward(self, x: Array, eps: Array) -> Array:
+        """x (batch, data), eps (batch, latent) -> the decoder's output; fills `head`, `z` and `kl`."""
+        self._reserve(x.shape[0])
+        h = x  # (batch, data)
+        for layer in self.encoder:
+            h = layer.forward(h)  # (batch, width of the layer)
+        self.head = h  # (batch, 2 latent): mu, logvar
+        self.z = self._z[: x.shape[0]]  # (batch, latent)
+        self.kl = self._kl[: x.shape[0]]  # (batch, latent)
+        self.kernels.latent_forward(self.head, eps, z=self.z, kl=self.kl, work=self.work)
+        h = self.z
+        for layer in self.decoder:
+            h = layer.forward(h)
+        return h  # (batch, data), or (batch, 2 data) where the variance is predicted
+
+    def backward(self, doutput: Array, eps: Array, dkl: Array) -> None:
+        """The mirror of `forward`: fills `grads`. doutput as the decoder's output (destroyed), dkl (latent,)."""
+        dh = doutput
+        for layer in reversed(self.decoder):
+            dh = layer.backward(dh)
+        dz = dh  # (batch, latent)
+        dhead = self._dhead[: eps.shape[0]]  # (batch, 2 latent): from z and from the KL
+        self.kernels.latent_backward(dz, self.head, eps, dkl, dhead=dhead, work=self.work)
+        dh = dhead
+        for layer in reversed(self.encoder):
+            dh = layer.backward(dh)  # the first layer's dx is nobody's: None
+        for layer in self.decoder:
+            if isinstance(layer, TiedDense):
+                layer.add_shared_gradient()
+
+    def likelihood_loss(self, output: Array, x: Array, dnll: float, with_gradient: bool) -> Array | None:
+        """-log p(x|z) of each row into `nll`; the gradient of its sum, times dnll, in the shape of `output`."""
+        n, data_dim = x.shape
+        self.nll = self._nll[:n]  # (batch,)
+        doutput = self._doutput[:n] if with_gradient else None  # as output
+        if self.architecture.likelihood == "bernoulli":
+            self.kernels.bernoulli_loss(output, x, dnll, nll=self.nll, dlogits=doutput, work=self.work)
+            return doutput
+        if self.architecture.sigma == "predicted":
+            mean, logvar = output[:, :data_dim], output[:, data_dim:]  # (batch, data) each
+            dmean = None if doutput is None else doutput[:, :data_dim]  # (batch, data)
+            dlogvar = None if doutput is None else doutput[:, data_dim:]  # (batch, data)
+        else:
+            mean, logvar, dmean = output, self.shared_logvar, doutput  # (batch, data), (1,), (batch, data)
+            dlogvar = self.grads.get("likelihood.logvar") if with_gradient else None  # (1,); None where it is fixed
+        self.kernels.gaussian_loss(mean, logvar, x, dnll, nll=self.nll, dmean=dmean, dlogvar=dlogvar, work=self.work)
+        return doutput
+
+    def forward_backward(self, x: Array, eps: Array, beta: float = 1.0, free_bits: float = 0.0) -> Array:
+        """One step's arithmetic on arrays of this model's backend and dtype: fills `grads`, returns `losses` (3,).
+
+        Nothing is copied to the host, nothing is checked: the trainer calls this. See `loss_and_grad`.
+        """
+        output = self.forward(x, eps)
+        doutput = self.likelihood_loss(output, x, dnll=1.0 / x.shape[0], with_gradient=True)
+        self._sum_losses(beta, free_bits)
+        dkl = self._dkl  # (latent,): d loss / d kl, the same in every row
+        if free_bits > 0:
+            dkl[...] = gaussian.free_bits_backward(beta, self.kl, free_bits)
+        else:
+            dkl.fill(beta / x.shape[0])
+        self.backward(doutput, eps, dkl)
+        return self.losses
+
+    def _sum_losses(self, beta: float, free_bits: float) -> None:
+        """loss, nll and kl of the batch, from `nll` (batch,) and `kl` (batch, latent), into `losses` (3,)."""
+        n = self.nll.shape[0]
+        nll = self.nll.sum() / n
+        kl = self.kl.sum() / n
+        charged = gaussian.free_bits_forward(self.kl, free_bits).sum() if free_bits > 0 else kl
+        self.losses[0] = nll + beta * charged
+        self.losses[1] = nll
+        self.losses[2] = kl
+
+    # --------------------------------------------------------------------------------------------------- for notebooks
+
+    def loss_and_grad(self, x: Any, eps: Any, beta: float = 1.0, free_bits: float = 0.0) -> Losses:
+        """The loss of a batch and, in `grads`, its gradient with respect to every parameter.
+
+        loss = nll + beta * kl, where with free_bits > 0 each latent dimension is charged max(free_bits, its mean KL).
+
+        x (batch, data), eps (batch, latent): the standard normal noise. -> Losses, in nats, means over the batch.
+        Raises ValueError for wrong shapes and for values that the likelihood does not allow.
+        """
+        x, eps = self._batch(x, eps)
+        return Losses(*to_host(self.forward_backward(x, eps, beta, free_bits)).tolist())
+
+    def loss(self, x: Any, eps: Any, beta: float = 1.0, free_bits: float = 0.0) -> Losses:
+        """As `loss_and_grad`, without the gradient."""
+        x, eps = self._batch(x, eps)
+        self.likelihood_loss(self.forward(x, eps), x, dnll=0.0, with_gradient=False)
+        self._sum_losses(beta, free_bits)
+        return Losses(*to_host(self.losses).tolist())
+
+    def rows_loss(self, x: Any, eps: Any) -> tuple[Array, Array]:
+        """nll (batch,) and kl (batch, latent) of every row, in nats: minus the ELBO of a row is nll + its sum of kl."""
+        x, eps = self._batch(x, eps)
+        self.likelihood_loss(self.forward(x, eps), x, dnll=0.0, with_gradient=False)
+        return self.nll.copy(), self.kl.copy()
+
+    def encode(self, x: Any) -> tuple[Array, Array]:
+        """mu and logvar of q(z|x).  x (rows, data) -> two new arrays (rows, latent). Any number of rows."""
+        x = self._matrix(x, "x", self.architecture.data_dim)
+        head = self._in_chunks(self.encoder, x)  # (rows, 2 latent)
+        return head[:, : self.architecture.latent_dim], head[:, self.architecture.latent_dim :]
+
+    def decode(self, z: Any) -> Array:
+        """The mean of p(x|z).  z (rows, latent) -> a new array (rows, data). Any number of rows."""
+        z = self._matrix(z, "z", self.architecture.latent_dim)
+        output = self._in_chunks(self.decoder, z)  # (rows, data), or (rows, 2 data)
+        if self.architecture.likelihood == "bernoulli":
+            return activations.sigmoid_forward(output)
+        return output[:, : self.architecture.data_dim]
+
+    def sample(self, n: int, rng: Any) -> Array:
+        """The means of p(x|z) for n draws of z from the prior N(0, I); `rng` is a NumPy generator. -> (n, data)."""
+        return self.decode(rng.standard_normal((n, self.architecture.latent_dim)))
+
+    def log_p_x_given_z(self, x: Any, z: Any) -> Array:
+        """log p(x|z) of each pair of rows, in nats.  x (rows, data), z (rows, latent) -> (rows,), a new array."""
+        x = self._matrix(x, "x", self.architecture.data_dim)
+        z = self._matrix(z, "z", self.architecture.latent_dim)
+        self._reserve(x.shape[0])
+        for layer in self.decoder:
+            z = layer.forward(z)
+        self.likelihood_loss(z, x, dnll=0.0, with_gradient=False)
+        return -self.nll
+
+    # --------------------------------------------------------------------------------------------------------- plumbing
+
+    def _in_chunks(self, layers: Sequence[Dense], x: Array) -> Array:
+        self._reserve(min(CHUNK, x.shape[0]))
+        out = self.backend.xp.empty((x.shape[0], layers[-1].W.shape[1]), dtype=self.dtype)
+        for start in range(0, x.shape[0], CHUNK):
+            h = x[start : start + CHUNK]
+            for layer in layers:
+                h = layer.forward(h)
+            out[start : start + CHUNK] = h
+        return out
+
+    def _matrix(self, a: Any, name: str, width: int) -> Array:
+        a = self.backend.asarray(a, self.dtype)
+        if a.ndim != 2 or a.shape[1] != width or a.shape[0] == 0:
+            raise ValueError(f"{name} must have shape (rows, {width}), with at least one row, not {a.shape}")
+        return a
+
+    def _batch(self, x: Any, eps: Any) -> tuple[Array, Array]:
+        x = self._matrix(x, "x", self.architecture.data_dim)
+        eps = self._matrix(eps, "eps", self.architecture.latent_dim)
+        if x.shape[0] != eps.shape[0]:
+            raise ValueError(f"x has {x.shape[0]} rows and eps has {eps.shape[0]}: each row needs its own noise")
+        self.architecture.check_support(float(to_host(x.min())), float(to_host(x.max())))
+        return x, eps
+
+    def _reserve(self, rows: int) -> None:
+        """Make the buffers, or larger ones; nothing to do in any step after the first."""
+        if rows <= self.rows:
+            return
+        self.rows = rows
+        xp, dtype, latent = self.backend.xp, self.dtype, self.architecture.latent_dim
+        widths = [layer.W.shape[1] for layer in (*self.encoder, *self.decoder)]
+        self.work = xp.empty(kernel_files.work_size(rows, max(widths)), dtype=dtype)
+        for layer in (*self.encoder, *self.decoder):
+            layer.allocate(xp, rows, self.work)
+        self._z = xp.empty((rows, latent), dtype=dtype)
+        self._kl = xp.empty((rows, latent), dtype=dtype)
+        self._dhead = xp.empty((rows, 2 * latent), dtype=dtype)
+        self._dkl = xp.empty(latent, dtype=dtype)
+        self._nll = xp.empty(rows, dtype=dtype)
+        self._doutput = xp.empty((rows, widths[-1]), dtype=dtype)

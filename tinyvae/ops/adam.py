@@ -1,0 +1,42 @@
+"""Adam with bias correction (Kingma & Ba 2015, algorithm 1), and clipping by the global norm (Pascanu et al. 2013).
+
+    m_t = beta1 m + (1 - beta1) g           v_t = beta2 v + (1 - beta2) g^2
+    p_t = p - lr m^ / (sqrt(v^) + epsilon)  with m^ = m_t / (1 - beta1^t), v^ = v_t / (1 - beta2^t)
+
+Neither is differentiated, so there is no backward here.
+"""
+
+import math
+
+from tinyvae.backend import Array, array_module
+
+BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+
+
+def bias_correction(beta: float, t: int) -> float:
+    """1 - beta^t, without the cancellation at small t that 1 - beta**t has in low precision."""
+    return -math.expm1(t * math.log(beta))
+
+
+def adam_step(
+    p: Array, g: Array, m: Array, v: Array, t: int, lr: float,
+    beta1: float = BETA1, beta2: float = BETA2, epsilon: float = EPSILON,
+) -> tuple[Array, Array, Array]:  # fmt: skip
+    """One step of Adam; t counts from 1. p, g, m, v of one shape -> the new p, m, v."""
+    xp = array_module(p, g, m, v)
+    m = beta1 * m + (1 - beta1) * g  # the moving mean of the gradient
+    v = beta2 * v + (1 - beta2) * g * g  # and of its square
+    m_hat = m / bias_correction(beta1, t)
+    v_hat = v / bias_correction(beta2, t)
+    return p - lr * m_hat / (xp.sqrt(v_hat) + epsilon), m, v
+
+
+def squared_norm(g: Array) -> Array:
+    """|g|^2 = sum_i g_i^2 over the flat gradient: a 0-d array or scalar."""
+    return array_module(g).dot(g, g)
+
+
+def clip_scale(norm2: Array, max_norm: float) -> Array:
+    """min(1, max_norm / |g|): the factor that shortens a gradient of squared norm `norm2` to at most max_norm."""
+    xp = array_module(norm2)
+    return xp.minimum(1, max_norm / xp.sqrt(xp.maximum(norm2, 1e-30)))
