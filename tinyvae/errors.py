@@ -1,11 +1,16 @@
 """Errors whose message is meant for the person at the keyboard.
 
-The commands print them as one line and exit with 1; anything else that escapes is a bug and keeps its traceback.
+The commands print them as one line and exit with 1 (UsageError: 2); anything else that escapes is a bug and keeps its
+traceback.
 """
 
 
 class TinyvaeError(Exception):
     """Something outside the code is wrong; the message says what, where, and what to do."""
+
+
+class UsageError(TinyvaeError):
+    """A command was asked for something that cannot be: its arguments are wrong."""
 
 
 class BackendError(TinyvaeError):

@@ -16,6 +16,17 @@ ADAM_BLOCK = 32768  # p, g, m, v and the scratch: 5 x 128 KiB in float32, inside
 LOSS_BLOCK = 32768  # elements of the output layer worked on at a time
 
 
+def gather(data: Array, rows: Array, scale: float, *, x: Array, raw: Array) -> None:
+    """`take` with mode "clip" writes straight into its output; with the default it would make a copy first."""
+    np.take(data, rows, axis=0, out=raw, mode="clip")
+    np.multiply(raw, scale, out=x, dtype=x.dtype)
+
+
+def binarize(x: Array, u: Array) -> None:
+    """The comparison writes its 0 and 1 as real numbers."""
+    np.less(u, x, out=x)
+
+
 def dense_forward(x: Array, W: Array, b: Array, activation: str, *, y: Array, work: Array) -> None:
     """y = f(x W + b), in place in y."""
     np.matmul(x, W, out=y)

@@ -7,6 +7,19 @@ from tinyvae.backend import Array
 from tinyvae.ops import activations, adam, dense, gaussian, likelihoods
 
 
+def gather(data: Array, rows: Array, scale: float, *, x: Array, raw: Array) -> None:
+    """x = data[rows] * scale: a batch of pixels kept as bytes, as real numbers.
+
+    data (all rows, data), rows (batch,) -> x (batch, data). `raw` is scratch with x's shape and data's dtype.
+    """
+    x[...] = data[rows] * scale
+
+
+def binarize(x: Array, u: Array) -> None:
+    """x becomes 1 where u < x, else 0: a draw with probability x. u uniform on [0, 1).  x, u (batch, data)."""
+    x[...] = u < x
+
+
 def dense_forward(x: Array, W: Array, b: Array, activation: str, *, y: Array, work: Array) -> None:
     """y = f(x W + b).  x (batch, in), W (in, out), b (out,) -> y (batch, out)."""
     forward, _ = activations.ACTIVATIONS[activation]

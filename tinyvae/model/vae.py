@@ -209,9 +209,26 @@ class VAE:
             return activations.sigmoid_forward(output)
         return output[:, : self.architecture.data_dim]
 
-    def sample(self, n: int, rng: Any) -> Array:
-        """The means of p(x|z) for n draws of z from the prior N(0, I); `rng` is a NumPy generator. -> (n, data)."""
-        return self.decode(rng.standard_normal((n, self.architecture.latent_dim)))
+    def sample(self, n: int, rng: Any, mean: bool = True) -> Array:
+        """New data: z drawn from the prior N(0, I), then the mean of p(x|z), or with mean=False a draw of x from it.
+
+        rng is a NumPy generator, whatever the backend. -> (n, data)
+        """
+        z = rng.standard_normal((n, self.architecture.latent_dim))
+        return self.decode(z) if mean else self.draw(z, rng)
+
+    def draw(self, z: Any, rng: Any) -> Array:
+        """A draw of x from p(x|z): 0s and 1s, or the mean plus Gaussian noise.  z (rows, latent) -> (rows, data)."""
+        z = self._matrix(z, "z", self.architecture.latent_dim)
+        xp, data_dim = self.backend.xp, self.architecture.data_dim
+        shape = (z.shape[0], data_dim)
+        if self.architecture.likelihood == "bernoulli":
+            u = self.backend.asarray(rng.random(shape), self.dtype)
+            return (u < self.decode(z)).astype(self.dtype)
+        output = self._in_chunks(self.decoder, z)  # (rows, data), or (rows, 2 data)
+        logvar = output[:, data_dim:] if self.architecture.sigma == "predicted" else self.shared_logvar
+        eps = self.backend.asarray(rng.standard_normal(shape), self.dtype)
+        return gaussian.reparameterize_forward(output[:, :data_dim], xp.broadcast_to(logvar, shape), eps)
 
     def log_p_x_given_z(self, x: Any, z: Any) -> Array:
         """log p(x|z) of each pair of rows, in nats.  x (rows, data), z (rows, latent) -> (rows,), a new array."""

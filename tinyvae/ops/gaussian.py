@@ -52,7 +52,7 @@ def free_bits_forward(kl: Array, free_bits: float) -> Array:
     """The part of the KL that the loss charges for: max(free_bits, mean over the batch of KL_j), in nats.
 
     kl (batch, latent) -> (latent,). A dimension below its allowance costs a constant, so nothing pushes it to collapse.
-    Kingma et al. 2016 (inverse autoregressive flow), appendix C.8, with one group per dimension.
+    Kingma et al. 2016 (the paper on inverse autoregressive flow), "free bits", with one group per dimension.
     """
     return array_module(kl).maximum(kl.mean(axis=0), free_bits)  # (latent,)
 

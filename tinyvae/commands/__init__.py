@@ -1,0 +1,59 @@
+"""One command, `tinyvae`, with a subcommand in each file here. They parse, call and print: no mathematics.
+
+Exit codes: 0 done, 1 failure, 2 bad arguments, 128 + signal when stopped. A user's mistake gets one line, no traceback.
+"""
+
+import argparse
+import sys
+from typing import NoReturn
+
+from tinyvae.errors import TinyvaeError, UsageError
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with errors in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong and where to read more, exit with 2."""
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run `tinyvae` with these arguments (default: the process's own); the exit code."""
+    from tinyvae.commands import evaluate, generate, gradcheck, train
+
+    parser = Parser(
+        prog="tinyvae",
+        description="A variational autoencoder with every layer, gradient and kernel written by hand.",
+        epilog="Begin with: tinyvae train    (each command explains itself: tinyvae train --help)",
+    )
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in (train, evaluate, generate, gradcheck):
+        name = command.__name__.rpartition(".")[2]
+        subparser = subparsers.add_parser(
+            name,
+            help=command.SUMMARY,
+            description=command.DESCRIPTION,
+            epilog=command.EXAMPLES,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_arguments(subparser)
+        subparser.set_defaults(run=command.run, parser=subparser)
+    arguments = vars(parser.parse_args(argv))
+    run, subparser = arguments.pop("run"), arguments.pop("parser")
+    args = argparse.Namespace(**arguments)
+    try:
+        return run(args)
+    except UsageError as error:
+        return subparser.error(str(error))
+    except TinyvaeError as error:
+        print(f"{subparser.prog}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{subparser.prog}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        from tinyvae.training.progress import silence_stdout
+
+        silence_stdout()  # whoever read the output has gone
+        return 1

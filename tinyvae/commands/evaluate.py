@@ -1,0 +1,108 @@
+"""`tinyvae evaluate`: what a trained model says of its test set."""
+
+import argparse
+import json
+import math
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from tinyvae.backend import to_host
+from tinyvae.commands import loading
+from tinyvae.errors import UsageError
+from tinyvae.model.estimates import log_likelihood
+from tinyvae.training.batches import Batches
+from tinyvae.training.metrics import evaluate
+from tinyvae.training.run import is_cross_entropy
+
+SUMMARY = "loss, nll, kl, active units and log-likelihood of a run's test set"
+DESCRIPTION = """\
+Evaluate a run on its test set, in nats for each datum: loss = nll + beta * kl, active units (latent dimensions whose mu
+varies), and log p(x) by importance sampling with K samples of z for each datum (Burda et al. 2016)."""
+EXAMPLES = """\
+examples:
+  tinyvae evaluate runs/digits-20250101-120000
+  tinyvae evaluate runs/mnist-20250101-120000 --nll-samples 1000 --json"""
+
+SAMPLES = 100
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """All options."""
+    loading.add_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
+    samples = f"samples of z for each datum in log p(x); more are closer; 0: leave it out (default: {SAMPLES})"
+    parser.add_argument("--nll-samples", type=int, default=SAMPLES, metavar="K", help=samples)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate and print."""
+    if args.nll_samples < 0:
+        raise UsageError(f"--nll-samples must be at least 0, not {args.nll_samples}")
+    trained = loading.open_run(args)
+    config, model, dataset = trained.config, trained.model, trained.dataset(args.data_dir)
+    assert config.batch_size is not None
+    batches = Batches(model, dataset.x_test, dataset.scale, config.batch_size, config.binarize == "dynamic")
+    result = evaluate(model, batches, config.beta, config.seed)
+    found: dict[str, Any] = {
+        "run": str(args.run_dir),
+        "epoch": trained.epoch,
+        "rows": batches.rows,
+        "beta": config.beta,
+        "loss": result.loss,
+        "nll": result.nll,
+        "kl": result.kl,
+        "active_units": result.active_units,
+        "latent_dim": model.architecture.latent_dim,
+    }
+    if args.nll_samples:
+        x = np.concatenate([to_host(x) for x, _ in batches.in_order(config.seed)])  # (rows, data), drawn if dynamic
+        found |= _log_likelihood(args, trained, x)
+    if is_cross_entropy(config, dataset):
+        found["note"] = "Bernoulli on grey values: these are cross-entropies, not log-likelihoods"
+    if args.json:
+        print(json.dumps(found))
+    else:
+        _print_table(found, args.nll_samples)
+    return 0
+
+
+def _log_likelihood(args: argparse.Namespace, trained: loading.Trained, x: np.ndarray) -> dict[str, float | int | None]:
+    rng = trained.model.backend.generator(trained.config.seed, 4)
+    with Progress(console=Console(stderr=True), transient=True, disable=args.json) as bar:
+        task = bar.add_task(f"log p(x), {args.nll_samples} samples for each datum", total=len(x))
+        estimate = log_likelihood(
+            trained.model, x, args.nll_samples, rng, lambda rows: bar.update(task, completed=rows)
+        )
+    n = len(x)
+    monte_carlo = math.sqrt(float((estimate.standard_error**2).sum())) / n
+    return {
+        "nll_samples": args.nll_samples,
+        "log_likelihood": float(estimate.log_p.mean()),
+        "log_likelihood_se": float(estimate.log_p.std(ddof=1)) / math.sqrt(n),
+        "log_likelihood_mc_se": monte_carlo if math.isfinite(monte_carlo) else None,
+    }
+
+
+def _print_table(found: dict[str, Any], samples: int) -> None:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column()
+    table.add_row("loss", f"{found['loss']:.2f}", f"nats for each datum: nll + {found['beta']:g} kl")
+    table.add_row("nll", f"{found['nll']:.2f}", "-log p(x|z), one z for each datum")
+    table.add_row("kl", f"{found['kl']:.2f}", "from q(z|x) to the prior")
+    table.add_row("active units", str(found["active_units"]), f"of {found['latent_dim']} latent dimensions")
+    if samples:
+        error = found["log_likelihood_mc_se"]
+        by_chance = "" if error is None else f", of the sampling {error:.3f}"
+        table.add_row("log p(x)", f"{found['log_likelihood']:.2f}", f"importance sampling, K = {samples}")
+        table.add_row("", f"+- {found['log_likelihood_se']:.2f}", f"standard error over the data{by_chance}")
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{found['run']} after epoch {found['epoch']}, on {found['rows']:,} test rows", markup=False)
+    console.print(table)
+    if "note" in found:
+        console.print(f"note: {found['note']}")

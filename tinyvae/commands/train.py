@@ -1,0 +1,281 @@
+"""`tinyvae train`: from data to a run directory with checkpoints, metrics and pictures."""
+
+import argparse
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from tinyvae import backend as backends
+from tinyvae.errors import DataError, UsageError
+from tinyvae.model.vae import VAE
+from tinyvae.training import config as configs
+from tinyvae.training import data
+from tinyvae.training.config import Config
+from tinyvae.training.data import Dataset
+from tinyvae.training.metrics import Row
+from tinyvae.training.progress import Reporter
+from tinyvae.training.run import Run, check_same_data, is_cross_entropy, load_data, stored_config
+from tinyvae.training.signals import StopRequest
+from tinyvae.training.trainer import RunState, Trainer
+
+SUMMARY = "train a VAE and draw what it learned"
+DESCRIPTION = """\
+Train a variational autoencoder. Without arguments: on the 1,797 small digits that ship with tinyvae, in seconds.
+
+The run directory (--out) then holds config.json, metrics.csv, checkpoints/ and figures/. Ctrl-C finishes the step,
+saves, and says how to go on. All losses are in nats for each datum: loss = nll + beta * kl."""
+EXAMPLES = """\
+examples:
+  tinyvae train
+  tinyvae train --data mnist --hidden 400 --latent 20
+  tinyvae train --data mnist --hidden 512 --latent 2            a picture of the whole latent space
+  tinyvae train --data my.npy --likelihood gaussian             rows of real numbers
+  tinyvae train --resume runs/mnist-20250101-120000 --epochs 20"""
+
+NOT_STORED = ("out", "resume", "no_figures", "quiet")
+MAY_CHANGE = ("data_dir", "epochs")  # when a run is resumed
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """All options. Those not given are absent from the result, so that defaults can depend on the data."""
+    parser.argument_default = argparse.SUPPRESS
+
+    def option(group: Any, flag: str, help: str, **kwargs: Any) -> None:
+        group.add_argument(flag, help=help, default=argparse.SUPPRESS, **kwargs)
+
+    # fmt: off
+    g = parser.add_argument_group("data")
+    names = "|".join(data.NAMES)
+    option(g, "--data", f"{names}|PATH: a .npy file, or a .npz file with x and optionally y; x is (rows, columns), or "
+           "(rows, height, width) for images. two-gaussians:N has N points (100). Default: digits", metavar="NAME|PATH")
+    option(g, "--data-dir", "where published data sets lie or are downloaded to (default: your cache directory)",
+           metavar="DIR")
+    option(g, "--binarize", "grey pixels to black and white: threshold at 1/2 once, or dynamic: drawn anew with the "
+           "pixel as the probability, at every step (default: none)", choices=configs.BINARIZE)
+
+    g = parser.add_argument_group("model")
+    option(g, "--hidden", "widths of the encoder's hidden layers (default: 400; digits: 128; two-gaussians: 64 64)",
+           type=int, nargs="+", metavar="WIDTH")
+    option(g, "--decoder-hidden", "widths of the decoder's hidden layers (default: the encoder's, reversed)",
+           type=int, nargs="+", metavar="WIDTH")
+    option(g, "--latent", "dimensions of z (default: 20; digits: 8; two-gaussians: 2)", type=int, metavar="N")
+    option(g, "--activation", f"{', '.join(configs.ACTIVATION_NAMES)} (default: relu)", metavar="NAME",
+           choices=configs.ACTIVATION_NAMES)
+    option(g, "--tied", "the decoder's weights are the encoder's, transposed", action="store_true")
+    option(g, "--likelihood", "p(x|z): bernoulli for x in [0, 1], gaussian for real x (default: bernoulli; "
+           "two-gaussians: gaussian)", choices=configs.LIKELIHOODS)
+    option(g, "--sigma", "standard deviation of the Gaussian: fixed:VALUE, learned (one number), or predicted (one for "
+           "each output) (default: learned)", metavar="HOW")
+
+    g = parser.add_argument_group("objective")
+    option(g, "--beta", "weight of the KL (default: 1, the ELBO)", type=float, metavar="B")
+    option(g, "--beta-warmup", "let beta rise from 0 over so many epochs (default: 0)", type=int, metavar="EPOCHS")
+    option(g, "--free-bits", "KL that each latent dimension has free of charge, in nats (default: 0)", type=float,
+           metavar="NATS")
+
+    g = parser.add_argument_group("training")
+    option(g, "--epochs", "passes over the data (default: 10; digits: 300; two-gaussians: 500; a PATH: about "
+           f"{configs.STEPS_FOR_OWN_DATA:,} steps)", type=int, metavar="N")
+    option(g, "--batch-size", "rows in a step (default: 128; digits: 64; two-gaussians: 50)", type=int, metavar="N")
+    option(g, "--lr", "Adam's step size (default: 0.001)", type=float, metavar="LR")
+    option(g, "--lr-schedule", "constant, or cosine: down to 0 at the last step (default: constant)",
+           choices=configs.SCHEDULES)
+    option(g, "--clip-norm", "shorten a gradient that is longer than this (default: no clipping)", type=float,
+           metavar="NORM")
+    option(g, "--accumulate", "batches whose gradients make one step (default: 1)", type=int, metavar="STEPS")
+    option(g, "--patience", "stop after so many epochs without a better test loss (default: never)", type=int,
+           metavar="EPOCHS")
+    option(g, "--seed", "draws weights, order and noise: the same seed, the same run (default: 0)", type=int,
+           metavar="N")
+
+    g = parser.add_argument_group("machine")
+    option(g, "--backend", "numpy, cupy (an NVIDIA GPU), or auto: cupy where it works (default: auto)",
+           choices=configs.BACKENDS)
+    option(g, "--kernels", "fused, or reference: the readable formulas (default: fused where there are some)",
+           choices=configs.KERNELS)
+    option(g, "--dtype", "float32 or float64 (default: float32)", choices=configs.DTYPES)
+    option(g, "--device", "which GPU (default: 0)", type=int, metavar="N")
+
+    g = parser.add_argument_group("the run")
+    option(g, "--out", "the run directory (default: runs/<data>-<date and time>)", metavar="DIR")
+    option(g, "--resume", "go on with a stopped run, with its own options; only --epochs may be another", metavar="DIR")
+    option(g, "--checkpoint-every", "save after so many epochs (default: a twentieth of --epochs)", type=int,
+           metavar="EPOCHS")
+    option(g, "--no-figures", "draw no pictures", action="store_true")
+    option(g, "--quiet", "print nothing but errors", action="store_true")
+    # fmt: on
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; the exit code: 0, or 128 + signal if it was stopped and saved."""
+    given = vars(args)
+    options: dict[str, Any] = {
+        name: tuple(v) if isinstance(v, list) else v for name, v in given.items() if name not in NOT_STORED
+    }
+    try:
+        asked = Config(**options)
+        configs.check_data_name(asked.data, data.NAMES)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    reporter = Reporter(quiet="quiet" in given)
+    with StopRequest() as stop:
+        if "resume" in given:
+            if "out" in given:
+                raise UsageError("--resume goes on in its own directory: leave --out away")
+            session = Session.resumed(Path(given["resume"]), options, reporter)
+        else:
+            session = Session.fresh(asked, given.get("out"), reporter)
+        complete = session.train(stop)
+    if not complete:
+        reporter.line(f"stopped and saved; go on with: tinyvae train --resume {session.run.path}")
+        return stop.exit_code
+    session.finish(draw="no_figures" not in given)
+    return 0
+
+
+class Session:
+    """A model, its data, its trainer and its run directory, from the command's start to its end."""
+
+    def __init__(self, config: Config, dataset: Dataset, model: VAE, run: Run, reporter: Reporter) -> None:
+        self.config, self.dataset, self.model, self.run, self.reporter = config, dataset, model, run, reporter
+        self.digest = dataset.digest()
+        self.trainer = Trainer(model, dataset, config, listener=self)
+        self.saved_updates = -1
+
+    @classmethod
+    def fresh(cls, asked: Config, out: str | None, reporter: Reporter) -> "Session":
+        """A new run."""
+        dataset = load_data(asked, reporter.download)
+        try:
+            config = asked.resolved(dataset.x_train.shape[0])
+            config, model = build(config, dataset, reporter)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        check_support(model, dataset)
+        path = Path(out) if out else default_out(dataset)
+        run = Run.create(path, config, model)
+        describe(config, dataset, model, path, reporter)
+        return cls(config, dataset, model, run, reporter)
+
+    @classmethod
+    def resumed(cls, path: Path, options: dict[str, Any], reporter: Reporter) -> "Session":
+        """A run that was stopped. Options that differ from its own are refused, but for MAY_CHANGE."""
+        run, checkpoint, problems = Run.reopen(path)
+        for problem in problems:
+            reporter.line(f"warning: {problem}; going on from {checkpoint.path.name}")
+        stored = stored_config(checkpoint)
+        differences = stored.differences({k: v for k, v in options.items() if k not in MAY_CHANGE})
+        if differences:
+            raise UsageError(f"{path} cannot be resumed with other options: {'; '.join(differences)}")
+        config = configs.replaced(stored, {k: v for k, v in options.items() if k in MAY_CHANGE})
+        state = RunState.from_dict(checkpoint.run["state"])
+        assert config.epochs is not None
+        if state.epoch >= config.epochs:
+            raise UsageError(f"{path} has all its {state.epoch} epochs; to go on, give --epochs more than that")
+        dataset = load_data(config, reporter.download)
+        check_same_data(checkpoint, dataset)
+        config, model = build(config, dataset, reporter)
+        session = cls(config, dataset, model, run, reporter)
+        run.restore(session.trainer, checkpoint)
+        session.saved_updates = state.updates
+        where = f"epoch {state.epoch + 1}, batch {state.batch + 1}" if state.batch else f"epoch {state.epoch + 1}"
+        reporter.line(f"going on with {path} at {where}, from {checkpoint.path.name}")
+        return session
+
+    def train(self, stop: StopRequest) -> bool:
+        """Run the trainer and save at the end, whatever the reason. False if it was stopped."""
+        trainer = self.trainer
+        self.reporter.start(trainer.state, trainer.epochs, trainer.updates_per_epoch())
+        try:
+            complete = trainer.run(stop=lambda: stop.received is not None)
+        finally:
+            self.reporter.stop()
+        if self.saved_updates != trainer.state.updates:
+            self.save()
+        return complete
+
+    def batch(self, state: RunState, loss: float) -> None:
+        """The trainer made an update."""
+        self.reporter.batch(state, loss)
+
+    def epoch(self, row: Row) -> None:
+        """The trainer finished an epoch."""
+        self.run.rows.append(row)
+        self.reporter.epoch(row)
+        assert self.config.checkpoint_every is not None
+        if row.epoch % self.config.checkpoint_every == 0:
+            self.save()
+
+    def save(self) -> None:
+        """A checkpoint of this moment."""
+        self.run.save(self.trainer, self.config, self.dataset, self.digest)
+        self.saved_updates = self.trainer.state.updates
+
+    def finish(self, draw: bool) -> None:
+        """The last lines, and the pictures."""
+        state, line = self.trainer.state, self.reporter.line
+        if state.epoch < self.trainer.epochs:
+            line(f"stopped after epoch {state.epoch}: no better test loss for {self.config.patience} epochs")
+        line(f"best test loss {state.best_loss:.2f} after epoch {state.best_epoch}; {state.seconds:.1f} s of training")
+        if draw:
+            from tinyvae.training.figures import write_figures  # matplotlib takes a while to load
+
+            line("pictures:")
+            for path in write_figures(self.run.path, self.model, self.dataset, self.run.rows, self.config.seed):
+                line(f"  {path}")
+        line(f"next: tinyvae evaluate {self.run.path}")
+
+
+def build(config: Config, dataset: Dataset, reporter: Reporter) -> tuple[Config, VAE]:
+    """The model of a resolved configuration, and the configuration with the backend and kernels that it got."""
+    backend = config.backend
+    if backend == "auto":
+        problem = backends.cupy_problem(config.device)
+        backend = "numpy" if problem else "cupy"
+        if problem:
+            reporter.line(f"backend: numpy ({problem.partition(':')[0]})")
+    assert config.hidden is not None
+    assert config.latent is not None
+    assert config.likelihood is not None
+    model = VAE(
+        dataset.data_dim, config.hidden, config.latent, decoder_hidden=config.decoder_hidden,
+        activation=config.activation, likelihood=config.likelihood, sigma=config.sigma or "learned", tied=config.tied,
+        backend=backend, kernels=config.kernels, dtype=config.dtype, device=config.device, seed=config.seed,
+    )  # fmt: skip
+    return configs.replaced(config, {"backend": model.backend.name, "kernels": model.kernels_name}), model
+
+
+def check_support(model: VAE, dataset: Dataset) -> None:
+    """Raises DataError if the likelihood cannot have made the data."""
+    try:
+        model.architecture.check_support(*dataset.range())
+    except ValueError as error:
+        raise DataError(f"{dataset.name}: {error}") from error
+
+
+def default_out(dataset: Dataset) -> Path:
+    """runs/<data>-<date and time>, with a number behind it if two runs start in one second."""
+    base = Path("runs") / f"{dataset.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    path, n = base, 1
+    while path.exists():
+        n += 1
+        path = base.with_name(f"{base.name}-{n}")
+    return path
+
+
+def describe(config: Config, dataset: Dataset, model: VAE, path: Path, reporter: Reporter) -> None:
+    """What is about to happen, in a few lines."""
+    a, line = model.architecture, reporter.line
+    line(f"data: {dataset.name}, {len(dataset.x_train):,} rows to train on, {len(dataset.x_test):,} to test on")
+    widths = " - ".join(map(str, (*a.encoder_widths[:-1], f"[{a.latent_dim}]", *a.decoder_widths[1:])))
+    sigma = f", sigma {a.sigma}" if a.sigma else ""
+    tied = ", tied" if a.tied else ""
+    line(f"model: {widths}, {a.activation}, {a.likelihood}{sigma}{tied}; {model.params.flat.size:,} parameters")
+    line(f"machine: {model.backend.name}, {model.kernels_name} kernels, {model.dtype.name}; seed {config.seed}")
+    if is_cross_entropy(config, dataset):
+        line(
+            "note: Bernoulli on grey values is binary cross-entropy: a common loss, but no log-likelihood "
+            "(--binarize dynamic makes it one)"
+        )
+    line(f"run: {path}")
+    line()

@@ -1,0 +1,72 @@
+"""What a model says of data beyond its loss: active units, and log p(x) by importance sampling."""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinyvae.backend import Array, to_host
+from tinyvae.model.vae import CHUNK, VAE
+
+ACTIVE_VARIANCE = 0.01
+
+
+def active_units(mu: Array) -> int:
+    """How many latent dimensions carry information: those whose mu varies over the data by more than 0.01.
+
+    mu (rows, latent). Burda et al. 2016, "Importance Weighted Autoencoders", section 5.2: Var_x(E_q[z_j]) > 0.01.
+    """
+    return int((mu.var(axis=0) > ACTIVE_VARIANCE).sum())
+
+
+class LogLikelihood(NamedTuple):
+    """Estimates of log p(x) for each row, in nats, with the standard error of each (nan from a single sample)."""
+
+    log_p: np.ndarray  # (rows,)
+    standard_error: np.ndarray  # (rows,)
+
+
+def log_likelihood(model: VAE, x: Any, samples: int, rng: Any, progress: Any = None) -> LogLikelihood:
+    """Estimate log p(x) of every row by importance sampling from q(z|x) (Burda et al. 2016, equation 8).
+
+        log p(x) ~ log (1/K) sum_k w_k,    w_k = p(x|z_k) p(z_k) / q(z_k|x),    z_k ~ q(z|x)
+
+    x (rows, data), K = `samples`, rng a generator of the model's backend; `progress(rows done)` is called now and then.
+    The estimate lies below log p(x) on average and rises with K; at K = 1 it is the ELBO. A few rows at a time, and the
+    sum of the weights is kept relative to the largest so far, so nothing overflows and memory does not grow with K.
+    The standard error is that of log of the mean weight: std(w) / (mean(w) sqrt(K)).
+
+    Raises ValueError if samples < 1.
+    """
+    if samples < 1:
+        raise ValueError(f"samples must be at least 1, not {samples}")
+    log_p, error = np.empty(len(x)), np.empty(len(x))
+    for start in range(0, len(x), CHUNK):
+        rows = slice(start, start + CHUNK)
+        log_p[rows], error[rows] = _chunk(model, x[rows], samples, rng)
+        if progress is not None:
+            progress(min(start + CHUNK, len(x)))
+    return LogLikelihood(log_p, error)
+
+
+def _chunk(model: VAE, x: Any, samples: int, rng: Any) -> tuple[np.ndarray, np.ndarray]:
+    xp = model.backend.xp
+    x = model.backend.asarray(x, model.dtype)  # (rows, data)
+    mu, logvar = model.encode(x)  # (rows, latent) each
+    mu, logvar = mu.astype("float64"), logvar.astype("float64")
+    largest = xp.full(x.shape[0], -math.inf)  # (rows,): the largest log w so far
+    total, squares = xp.zeros(x.shape[0]), xp.zeros(x.shape[0])  # sums of w and w^2, relative to it
+    for _ in range(samples):
+        eps = rng.standard_normal(size=mu.shape, dtype="float64")  # (rows, latent)
+        z = mu + xp.exp(0.5 * logvar) * eps
+        log_prior_over_q = 0.5 * (eps * eps + logvar - z * z).sum(axis=1)  # (rows,): log p(z) - log q(z|x)
+        log_w = model.log_p_x_given_z(x, z).astype("float64") + log_prior_over_q  # (rows,)
+        new = xp.maximum(largest, log_w)
+        shrink, w = xp.exp(largest - new), xp.exp(log_w - new)
+        total = total * shrink + w
+        squares = squares * shrink * shrink + w * w
+        largest = new
+    log_p = largest + xp.log(total / samples)
+    spread = xp.maximum(squares - total * total / samples, 0) / max(samples - 1, 1)  # the variance of w
+    error = xp.sqrt(spread * samples) / total
+    return to_host(log_p), to_host(error) if samples > 1 else np.full(x.shape[0], math.nan)

@@ -1,0 +1,61 @@
+"""Rows of a data set as batches, in buffers that are made once; random numbers named by seed, purpose and epoch.
+
+Nothing random is stored with a run. Each epoch's generators are made anew from (seed, purpose, epoch); a run that is
+resumed in mid-epoch draws once more, and throws away, what the batches before had drawn. So one rule gives the same
+numbers on NumPy and on CuPy (whose generators cannot be saved), and a checkpoint needs no generator's state.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from tinyvae.backend import Array
+from tinyvae.model.vae import VAE
+
+ORDER, NOISE, TEST = 0, 1, 2  # what a generator is for: the order of the rows, an epoch's noise, the test set's noise
+
+
+class Batches:
+    """The rows of `x`, as batches (x, eps) for a model. Data stays on the model's device, in the dtype it came in."""
+
+    def __init__(self, model: VAE, x: np.ndarray, scale: float, batch_size: int, dynamic: bool) -> None:
+        self.model, self.scale, self.dynamic = model, scale, dynamic
+        xp, rows = model.backend.xp, min(batch_size, x.shape[0])
+        self.rows, self.batch_size = x.shape[0], rows
+        self.data = model.backend.asarray(x)  # (rows, data)
+        self.raw = xp.empty((rows, x.shape[1]), dtype=self.data.dtype)
+        self.x = xp.empty((rows, x.shape[1]), dtype=model.dtype)
+        self.u = xp.empty((rows if dynamic else 0, x.shape[1]), dtype=model.dtype)
+        self.eps = xp.empty((rows, model.architecture.latent_dim), dtype=model.dtype)
+
+    def __len__(self) -> int:
+        return -(-self.rows // self.batch_size)
+
+    def sizes(self) -> list[int]:
+        """The number of rows in each batch: all alike, but for the last."""
+        return [min(self.batch_size, self.rows - start) for start in range(0, self.rows, self.batch_size)]
+
+    def shuffled(self, seed: int, epoch: int, skip: int = 0) -> Iterator[tuple[Array, Array]]:
+        """The batches of a training epoch, in random order; the first `skip` of them are left out."""
+        order = np.random.default_rng([seed, ORDER, epoch]).permutation(self.rows)  # on the host: alike on any backend
+        return self._serve(order, (seed, NOISE, epoch), skip)
+
+    def in_order(self, seed: int) -> Iterator[tuple[Array, Array]]:
+        """The batches in the order of the rows, with the same noise at every call: for comparing epochs."""
+        return self._serve(np.arange(self.rows), (seed, TEST), skip=0)
+
+    def _serve(self, order: np.ndarray, key: tuple[int, ...], skip: int) -> Iterator[tuple[Array, Array]]:
+        rng = self.model.backend.generator(*key)
+        rows = self.model.backend.asarray(order)  # (rows,), on the device
+        for i, n in enumerate(self.sizes()):
+            x, eps, u = self.x[:n], self.eps[:n], self.u[:n]  # (n, data), (n, latent), (n, data)
+            rng.standard_normal(out=eps, dtype=eps.dtype)
+            if self.dynamic:
+                rng.random(out=u, dtype=u.dtype)
+            if i < skip:
+                continue
+            batch = rows[i * self.batch_size : i * self.batch_size + n]
+            self.model.kernels.gather(self.data, batch, self.scale, x=x, raw=self.raw[:n])
+            if self.dynamic:
+                self.model.kernels.binarize(x, u)
+            yield x, eps

@@ -1,0 +1,155 @@
+"""Everything a run was asked to do: defaults, checks, and the form it is stored in."""
+
+import math
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from tinyvae.model.architecture import ACTIVATION_NAMES, LIKELIHOODS, parse_sigma
+
+BINARIZE = ("none", "threshold", "dynamic")
+SCHEDULES = ("constant", "cosine")
+BACKENDS = ("auto", "numpy", "cupy")
+KERNELS = ("fused", "reference")
+DTYPES = ("float32", "float64")
+
+STEPS_FOR_OWN_DATA = 5000  # about how many updates the default number of epochs makes on a user's own file
+
+
+@dataclass(frozen=True)
+class Config:
+    """The options of `tinyvae train`, by their names there. None: not asked for, so the default of the data applies."""
+
+    data: str = "digits"
+    data_dir: str | None = None
+    backend: str = "auto"
+    kernels: str | None = None
+    dtype: str = "float32"
+    device: int = 0
+    hidden: tuple[int, ...] | None = None
+    decoder_hidden: tuple[int, ...] | None = None
+    latent: int | None = None
+    activation: str = "relu"
+    tied: bool = False
+    likelihood: str | None = None
+    sigma: str | None = None
+    binarize: str = "none"
+    beta: float = 1.0
+    beta_warmup: int = 0
+    free_bits: float = 0.0
+    epochs: int | None = None
+    batch_size: int | None = None
+    lr: float = 1e-3
+    lr_schedule: str = "constant"
+    clip_norm: float | None = None
+    accumulate: int = 1
+    patience: int | None = None
+    seed: int = 0
+    checkpoint_every: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            value = getattr(self, name)
+            if value is not None and value not in choices:
+                raise ValueError(f"--{name.replace('_', '-')} must be one of {', '.join(choices)}, not {value}")
+        for name, smallest in _AT_LEAST.items():
+            value = getattr(self, name)
+            numbers = value if isinstance(value, tuple) else () if value is None else (value,)
+            if any(not math.isfinite(n) or n < smallest for n in numbers):
+                raise ValueError(f"--{name.replace('_', '-')} must be at least {smallest}, not {_show(value)}")
+        for name in ("lr", "clip_norm"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ValueError(f"--{name.replace('_', '-')} must be above 0, not {value}")
+        if self.sigma is not None:
+            parse_sigma(self.sigma)
+
+    def resolved(self, rows: int) -> "Config":
+        """With the defaults of the data filled in, for a training set of `rows` rows."""
+        values: dict[str, Any] = asdict(self)
+        name = self.data.partition(":")[0]
+        defaults = {**_DEFAULTS, **_DEFAULTS_OF.get(name, {})}
+        if name not in _DEFAULTS_OF:  # a user's own file
+            batches = math.ceil(rows / (self.batch_size or defaults["batch_size"]))
+            defaults["epochs"] = min(max(round(STEPS_FOR_OWN_DATA / batches), 10), 500)
+        for option, default in defaults.items():
+            if values[option] is None:
+                values[option] = default
+        if values["likelihood"] == "gaussian" and values["sigma"] is None:
+            values["sigma"] = "learned"
+        if values["likelihood"] == "bernoulli" and values["sigma"] is not None:
+            raise ValueError("--sigma belongs to a Gaussian: add --likelihood gaussian, or leave it out")
+        if values["checkpoint_every"] is None:
+            values["checkpoint_every"] = max(1, values["epochs"] // 20)
+        return Config(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, d: dict[str, Any]) -> "Config":
+        """The inverse of `to_dict`. Raises ValueError or TypeError if it is none of this version's."""
+        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in d.items()}
+        return cls(**values)
+
+    def differences(self, given: dict[str, Any]) -> list[str]:
+        """One line for each option in `given` whose value here is another."""
+        return [
+            f"--{name.replace('_', '-')} is {_show(getattr(self, name))} in the run, not {_show(value)}"
+            for name, value in given.items()
+            if getattr(self, name) != value
+        ]
+
+
+_CHOICES = {
+    "backend": BACKENDS,
+    "kernels": KERNELS,
+    "dtype": DTYPES,
+    "activation": ACTIVATION_NAMES,
+    "likelihood": LIKELIHOODS,
+    "binarize": BINARIZE,
+    "lr_schedule": SCHEDULES,
+}
+_AT_LEAST: dict[str, int] = {
+    "device": 0, "hidden": 1, "decoder_hidden": 1, "latent": 1, "beta": 0, "beta_warmup": 0, "free_bits": 0,
+    "epochs": 1, "batch_size": 1, "accumulate": 1, "patience": 1, "seed": 0, "checkpoint_every": 1,
+}  # fmt: skip
+_DEFAULTS: dict[str, Any] = {
+    "hidden": (400,), "latent": 20, "likelihood": "bernoulli", "epochs": 10, "batch_size": 128,
+}  # fmt: skip
+_DEFAULTS_OF: dict[str, dict[str, Any]] = {
+    "digits": {"hidden": (128,), "latent": 8, "epochs": 300, "batch_size": 64},
+    "mnist": {},
+    "fashion-mnist": {},
+    "binarized-mnist": {},
+    "two-gaussians": {"hidden": (64, 64), "latent": 2, "likelihood": "gaussian", "epochs": 500, "batch_size": 50},
+}
+
+
+def replaced(config: Config, values: dict[str, Any]) -> Config:
+    """The configuration with other values."""
+    return replace(config, **values)
+
+
+def check_data_name(data: str, names: tuple[str, ...]) -> None:
+    """Raises ValueError if `data` is neither a known name nor an existing .npy or .npz file."""
+    name, colon, points = data.partition(":")
+    if name == "two-gaussians" and colon:
+        if not (points.isdecimal() and int(points) >= 1):
+            raise ValueError(f"--data two-gaussians:N needs a number of points N, at least 1, not {points!r}")
+        return
+    if data in names:
+        return
+    path = Path(data)
+    if path.suffix not in (".npy", ".npz"):
+        raise ValueError(f"--data must be {', '.join(names)}, or the path of a .npy or .npz file, not {data!r}")
+    if not path.is_file():
+        raise ValueError(f"--data {data}: there is no such file")
+
+
+def _show(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+
+
+OPTIONS = tuple(field.name for field in fields(Config))

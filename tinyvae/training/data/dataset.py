@@ -1,0 +1,70 @@
+"""A data set in memory: the rows to train on, the rows to test on, and how to read them."""
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tinyvae.errors import DataError
+
+MIN_ROWS = 10  # fewer cannot be split into a part to train on and a part to test on
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Rows of data, stored as they came (bytes stay bytes); a value is `x * scale`."""
+
+    name: str
+    x_train: np.ndarray  # (rows, data)
+    x_test: np.ndarray  # (rows, data)
+    y_train: np.ndarray | None = None  # (rows,) whole numbers
+    y_test: np.ndarray | None = None
+    scale: float = 1.0
+    image_shape: tuple[int, int] | None = None
+
+    @property
+    def data_dim(self) -> int:
+        """Width of a row."""
+        return self.x_train.shape[1]
+
+    def values(self, x: np.ndarray, dtype: str = "float64") -> np.ndarray:
+        """Stored rows as real numbers."""
+        return np.multiply(x, self.scale, dtype=dtype)
+
+    def range(self) -> tuple[float, float]:
+        """The smallest and the largest value; NaN if there is one."""
+        low = min(self.x_train.min(), self.x_test.min())
+        high = max(self.x_train.max(), self.x_test.max())
+        return float(low) * self.scale, float(high) * self.scale
+
+    def is_binary(self) -> bool:
+        """Every value is 0 or 1."""
+        return all(bool(((x == 0) | (x * self.scale == 1)).all()) for x in (self.x_train, self.x_test))
+
+    def thresholded(self) -> "Dataset":
+        """Every value at least 1/2 becomes 1, every other one 0."""
+        half = 0.5 / self.scale
+        binary = [(x >= half).astype(np.uint8) for x in (self.x_train, self.x_test)]
+        return replace(self, x_train=binary[0], x_test=binary[1], scale=1.0)
+
+    def digest(self) -> str:
+        """A fingerprint of the rows: a run is resumed on the data that it began with, or not at all."""
+        h = hashlib.sha256()
+        for x in (self.x_train, self.x_test):
+            h.update(f"{x.shape} {x.dtype} {self.scale}".encode())
+            h.update(np.ascontiguousarray(x).data)
+        return h.hexdigest()
+
+
+def split(name: str, x: np.ndarray, y: np.ndarray | None, test_fraction: float, **fields: object) -> Dataset:
+    """Set a share of the rows aside for testing: always the same ones, whatever the run's seed."""
+    if x.shape[0] < MIN_ROWS:
+        raise DataError(
+            f"{name}: {x.shape[0]} rows are too few to train and to test on; at least {MIN_ROWS} are needed"
+        )
+    order = np.random.default_rng(0).permutation(x.shape[0])
+    cut = x.shape[0] - round(x.shape[0] * test_fraction)
+    train, test = np.sort(order[:cut]), np.sort(order[cut:])
+    if y is not None:
+        fields |= {"y_train": y[train], "y_test": y[test]}
+    return Dataset(name, x[train], x[test], **fields)  # pyright: ignore[reportArgumentType] - checked by Dataset's users

@@ -1,0 +1,158 @@
+"""The published data sets: which files, from where, and how to know that they are the right ones."""
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tinyvae.errors import DataError
+from tinyvae.training.data.dataset import Dataset
+from tinyvae.training.data.formats import read_amat, read_idx, unzipped
+
+TIMEOUT = 30  # seconds without an answer before the next mirror is tried
+
+
+@dataclass(frozen=True)
+class Published:
+    """A file that the world holds copies of."""
+
+    file: str
+    hash: str  # "sha256:..." or "md5:..." of the file
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set's files and the mirrors that serve them, in the order they are tried."""
+
+    mirrors: tuple[str, ...]
+    files: tuple[Published, ...]
+
+
+MNIST = Source(
+    (
+        "https://ossci-datasets.s3.amazonaws.com/mnist/",
+        "https://storage.googleapis.com/cvdf-datasets/mnist/",
+    ),
+    (
+        Published(
+            "train-images-idx3-ubyte.gz", "sha256:440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
+        ),
+        Published(
+            "train-labels-idx1-ubyte.gz", "sha256:3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"
+        ),
+        Published(
+            "t10k-images-idx3-ubyte.gz", "sha256:8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"
+        ),
+        Published(
+            "t10k-labels-idx1-ubyte.gz", "sha256:f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
+        ),
+    ),
+)
+FASHION_MNIST = Source(  # its authors publish md5 sums; those of the labels are theirs
+    (
+        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+        "https://github.com/zalandoresearch/fashion-mnist/raw/master/data/fashion/",
+    ),
+    (
+        Published(
+            "train-images-idx3-ubyte.gz", "sha256:3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"
+        ),
+        Published("train-labels-idx1-ubyte.gz", "md5:25c81989df183df01b3e8a0aad5dffbe"),
+        Published(
+            "t10k-images-idx3-ubyte.gz", "sha256:346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"
+        ),
+        Published("t10k-labels-idx1-ubyte.gz", "md5:bb300cfdad3c16e7a12a480ee83cd310"),
+    ),
+)
+BINARIZED_MNIST = Source(  # Larochelle's static binarization; the hashes are of the unzipped text
+    ("http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/",),
+    (
+        Published(
+            "binarized_mnist_train.amat", "sha256:ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d"
+        ),
+        Published(
+            "binarized_mnist_test.amat", "sha256:e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c"
+        ),
+    ),
+)
+
+Progress = Callable[[str], Any]  # file name -> a progress bar of the kind that pooch drives, or None
+
+
+def load_idx_set(name: str, source: Source, folder: Path, progress: Progress) -> Dataset:
+    """MNIST or Fashion-MNIST: 60,000 + 10,000 grey images of 28 x 28 bytes, with labels 0 to 9."""
+    paths = [fetch(source, published, folder, progress) for published in source.files]
+    return Dataset(
+        name,
+        read_idx(paths[0], (60_000, 28, 28)).reshape(60_000, 784),
+        read_idx(paths[2], (10_000, 28, 28)).reshape(10_000, 784),
+        read_idx(paths[1], (60_000,)),
+        read_idx(paths[3], (10_000,)),
+        scale=1 / 255,
+        image_shape=(28, 28),
+    )
+
+
+def load_binarized_mnist(folder: Path, progress: Progress) -> Dataset:
+    """50,000 + 10,000 black-and-white images of 28 x 28; no labels. The 10,000 validation rows are not used."""
+    train, test = (fetch(BINARIZED_MNIST, published, folder, progress) for published in BINARIZED_MNIST.files)
+    return Dataset("binarized-mnist", read_amat(train, 50_000, 784), read_amat(test, 10_000, 784), image_shape=(28, 28))
+
+
+def fetch(source: Source, published: Published, folder: Path, progress: Progress) -> Path:
+    """The path of a verified file: one that is there already (or its gzipped form), else a fresh download.
+
+    Raises DataError if a file is there but is not the published one, or if no mirror could serve it.
+    """
+    for path in (folder / published.file, folder / f"{published.file}.gz"):
+        if path.exists():
+            _verify(path, published)
+            return path
+    return _download(source, published, folder, progress)
+
+
+def _verify(path: Path, published: Published) -> None:
+    algorithm, expected = published.hash.split(":")
+    h = hashlib.new(algorithm, usedforsecurity=False)
+    try:
+        with unzipped(path) if path.name != published.file else path.open("rb") as f:
+            while block := f.read(1 << 20):
+                h.update(block)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if h.hexdigest() != expected:
+        raise DataError(
+            f"{path}: is not the published file (its {algorithm} is {h.hexdigest()[:16]}..., not {expected[:16]}...); "
+            "name another folder with --data-dir, or delete it to have it downloaded again"
+        )
+
+
+def _download(source: Source, published: Published, folder: Path, progress: Progress) -> Path:
+    import pooch  # here, not above: it takes a while to load and most runs need no network
+    import requests
+
+    pooch.get_logger().setLevel(logging.WARNING)
+    problems = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for mirror in source.mirrors:
+            bar = progress(published.file)
+            downloader: Any = pooch.HTTPDownloader(timeout=TIMEOUT, progressbar=bar)
+            try:  # pooch writes to a temporary file, checks the hash, and only then renames
+                path = pooch.retrieve(
+                    mirror + published.file, published.hash, published.file, folder, downloader=downloader
+                )
+                return Path(path)
+            except (requests.RequestException, ValueError) as error:  # ValueError: the hash is another
+                problems.append(f"{mirror}: {type(error).__name__}")
+    except OSError as error:
+        raise DataError(
+            f"{folder}: cannot be written ({error.strerror or error}); choose another --data-dir"
+        ) from error
+    needed = ", ".join(p.file for p in source.files)
+    raise DataError(
+        f"{published.file} could not be downloaded ({'; '.join(problems)}); "
+        f"put these files into {folder} (or name their folder with --data-dir): {needed}"
+    )

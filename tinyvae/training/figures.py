@@ -1,0 +1,267 @@
+"""The pictures of a run. Each function returns a matplotlib Figure; `write_figures` makes all that fit the data.
+
+Colours: Paul Tol's "muted" scheme, told apart under colour blindness; labels are also written where the points lie.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from statistics import NormalDist
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tinyvae.backend import to_host
+from tinyvae.model.vae import VAE
+from tinyvae.training.data import Dataset
+from tinyvae.training.files import write_atomically
+from tinyvae.training.metrics import Row
+
+FOLDER = "figures"
+COLOURS = ("#332288", "#88ccee", "#44aa99", "#117733", "#999933", "#ddcc77", "#cc6677", "#882255", "#aa4499", "#777777")
+TRAIN, TEST = COLOURS[0], COLOURS[6]
+MANIFOLD = 15  # images along each side
+DPI = 150
+
+
+def write_figures(run: Path, model: VAE, dataset: Dataset, rows: list[Row], seed: int = 0) -> list[Path]:
+    """Draw every picture that fits the data into run/figures; the paths, in the order a reader wants them."""
+    makers: dict[str, Callable[[], Figure]] = {"loss": lambda: loss_curves(rows)}
+    if dataset.data_dim == 2:
+        makers["data_and_samples"] = lambda: data_and_samples(model, dataset, seed)
+    makers["reconstructions"] = lambda: reconstructions(model, dataset)
+    if dataset.data_dim != 2:
+        makers["samples"] = lambda: samples(model, dataset.image_shape, 64, seed)
+    makers["interpolation"] = lambda: interpolation(model, dataset)
+    makers["latent"] = lambda: latent_space(model, dataset)
+    if model.architecture.latent_dim == 2 and dataset.data_dim != 2:
+        makers["manifold"] = lambda: manifold(model, dataset.image_shape)
+    folder = run / FOLDER
+    folder.mkdir(exist_ok=True)
+    paths = []
+    for name, make in makers.items():
+        path = folder / f"{name}.png"
+        save_figure(make(), path)
+        paths.append(path)
+    return paths
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG as a whole or not at all."""
+    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=DPI))
+
+
+def loss_curves(rows: list[Row]) -> Figure:
+    """Loss, nll and kl after every epoch, for the training and the test set."""
+    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    epochs = [row.epoch for row in rows]
+    shown = [row for row in rows if row.epoch > len(rows) // 20] or rows  # the first epochs would flatten the rest
+    for axes, name, title in zip(
+        figure.subplots(1, 3),
+        ("loss", "nll", "kl"),
+        ("loss = nll + beta kl", "nll: reconstruction", "kl: information in z"),
+        strict=True,
+    ):
+        for part, colour, style in [("train", TRAIN, "-"), ("test", TEST, "--")]:
+            values = [getattr(row, f"{part}_{name}") for row in rows]
+            axes.plot(epochs, values, style, color=colour, label=part, marker="o" if len(rows) <= 20 else None, ms=3)
+        low, high = _limits([getattr(row, f"{part}_{name}") for row in shown for part in ("train", "test")])
+        axes.set(title=title, xlabel="epoch", ylabel="nats per datum", ylim=(low, high))
+        axes.grid(alpha=0.3)
+    figure.axes[0].legend(frameon=False)
+    return figure
+
+
+def reconstructions(model: VAE, dataset: Dataset, n: int = 12) -> Figure:
+    """Test rows, and below each the mean of p(x|z) at z = mu: what survives the way through the latent space."""
+    n = min(n, dataset.x_test.shape[0])
+    x = dataset.values(dataset.x_test[_spread(dataset, n)])  # (n, data)
+    y = to_host(model.decode(model.encode(x)[0]))  # (n, data)
+    if dataset.image_shape is None:
+        return _compare_vectors(x, y)
+    figure = Figure(figsize=(9, 1.9), layout="constrained")
+    axes = figure.subplots(2, n, squeeze=False)
+    for row, images in zip(axes, (x, y), strict=True):
+        for ax, image in zip(row, images, strict=True):
+            _show(ax, image, dataset.image_shape)
+    axes[0][0].set_ylabel("test data")
+    axes[1][0].set_ylabel("decoded")
+    figure.suptitle("Test images, and what the decoder makes of their mu", fontsize=10)
+    return figure
+
+
+def samples(model: VAE, image_shape: tuple[int, int] | None, n: int, seed: int) -> Figure:
+    """Means of p(x|z) for z drawn from the prior."""
+    x = to_host(model.sample(n, np.random.default_rng([seed, 3])))  # (n, data)
+    return sheet(x, image_shape, f"{n} samples: the decoder's mean at z drawn from N(0, I)")
+
+
+def sheet(x: np.ndarray, image_shape: tuple[int, int] | None, title: str, columns: int | None = None) -> Figure:
+    """Rows of x (n, data): images side by side, or one strip of colours for each row."""
+    if image_shape is None:
+        return _strips(x, title)
+    columns = columns or max(1, min(len(x), round(len(x) ** 0.5)))
+    lines = -(-len(x) // columns)
+    h, w = image_shape
+    canvas = np.full((lines * (h + 1) - 1, columns * (w + 1) - 1), np.nan)  # a gap of one pixel between images
+    for i, image in enumerate(x):
+        top, left = i // columns * (h + 1), i % columns * (w + 1)
+        canvas[top : top + h, left : left + w] = image.reshape(image_shape)
+    figure = Figure(figsize=(5, 5 * canvas.shape[0] / canvas.shape[1] + 0.4), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(canvas, cmap="gray_r", vmin=0, vmax=max(1.0, float(np.nanmax(x))))
+    axes.set_axis_off()
+    axes.set_title(title, fontsize=9)
+    return figure
+
+
+def interpolation_path(model: VAE, a: np.ndarray, b: np.ndarray, steps: int) -> np.ndarray:
+    """The decoder's mean along the straight line from mu(a) to mu(b).  a, b (data,) -> (steps, data)."""
+    mu, _ = model.encode(np.stack([a, b]))  # (2, latent)
+    mu = to_host(mu)
+    t = np.linspace(0, 1, steps)[:, None]  # (steps, 1)
+    return to_host(model.decode((1 - t) * mu[0] + t * mu[1]))  # (steps, data)
+
+
+def interpolation(model: VAE, dataset: Dataset, pairs: int = 5, steps: int = 9) -> Figure:
+    """Straight lines in the latent space between test rows, decoded; at both ends the test rows themselves."""
+    chosen = _spread(dataset, min(2 * pairs, dataset.x_test.shape[0] // 2 * 2))
+    x = dataset.values(dataset.x_test[chosen])  # (2 pairs, data)
+    lines = [
+        np.concatenate([[a], interpolation_path(model, a, b, steps), [b]]) for a, b in zip(x[::2], x[1::2], strict=True)
+    ]
+    if dataset.data_dim == 2:
+        figure = Figure(figsize=(5, 4.5), layout="constrained")
+        axes = figure.subplots()
+        for line, colour in zip(lines, COLOURS, strict=False):
+            axes.plot(*line[1:-1].T, "-", color=colour)
+            axes.plot(*line[[0, -1]].T, "o", color=colour)
+        axes.set(title="Test points (dots); decoded lines between their mu", xlabel="x1", ylabel="x2", aspect="equal")
+        return figure
+    if dataset.image_shape is None:
+        return _strips(np.concatenate(lines), "Interpolations: in each block the first and last row are test data")
+    figure = Figure(figsize=(9, 0.82 * len(lines) + 0.7), layout="constrained")
+    axes = figure.subplots(len(lines), steps + 2, squeeze=False)
+    for row, line in zip(axes, lines, strict=True):
+        for ax, image in zip(row, line, strict=True):
+            _show(ax, image, dataset.image_shape)
+    axes[0][0].set_title("test", fontsize=9)
+    axes[0][-1].set_title("test", fontsize=9)
+    axes[0][steps // 2 + 1].set_title("decoded, on a straight line between the two mu", fontsize=9)
+    return figure
+
+
+def latent_space(model: VAE, dataset: Dataset, limit: int = 5000) -> Figure:
+    """mu of the test rows, coloured by label; in more than two dimensions, along the two in which mu varies most."""
+    x, y = dataset.x_test[:limit], dataset.y_test
+    mu = to_host(model.encode(dataset.values(x))[0]).astype("float64")  # (rows, latent)
+    if mu.shape[1] == 1:
+        points, names = np.column_stack([mu[:, 0], np.arange(len(mu))]), ("mu", "row of the test set")
+    elif mu.shape[1] == 2:
+        points, names = mu, ("mu, dimension 1", "mu, dimension 2")
+    else:
+        centred = mu - mu.mean(axis=0)
+        _, s, vt = np.linalg.svd(centred, full_matrices=False)  # principal directions: rows of vt
+        share = 100 * s**2 / max(float((s**2).sum()), 1e-30)
+        points = centred @ vt[:2].T  # (rows, 2)
+        names = tuple(f"principal direction {i + 1} of mu ({share[i]:.0f}% of its variance)" for i in (0, 1))
+    figure = Figure(figsize=(6.5, 5.5), layout="constrained")
+    axes = figure.subplots()
+    size = 16 if len(points) < 1000 else 6
+    if y is None or len(np.unique(y)) > len(COLOURS):
+        axes.scatter(*points.T, s=size, color=TRAIN, alpha=0.5, linewidths=0)
+    else:
+        for label, colour in zip(np.unique(y), COLOURS, strict=False):
+            cloud = points[y[:limit] == label]
+            if not len(cloud):
+                continue
+            axes.scatter(*cloud.T, s=size, color=colour, alpha=0.6, linewidths=0)
+            box = {"boxstyle": "circle,pad=0.2", "fc": "white", "ec": colour, "lw": 1.5}
+            axes.annotate(str(label), np.median(cloud, axis=0), ha="center", va="center", fontsize=10, bbox=box)
+    axes.set(title=f"Where the encoder puts {len(points):,} test rows", xlabel=names[0], ylabel=names[1])
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def manifold_points() -> np.ndarray:
+    """z on a 15 x 15 grid of equal steps in probability under the prior, from the top left.  -> (225, 2)."""
+    quantiles = [NormalDist().inv_cdf((i + 0.5) / MANIFOLD) for i in range(MANIFOLD)]
+    return np.array([(a, b) for b in reversed(quantiles) for a in quantiles])
+
+
+def manifold(model: VAE, image_shape: tuple[int, int] | None) -> Figure:
+    """The decoder's mean over the whole of a two-dimensional latent space (Kingma & Welling 2014, figure 4)."""
+    x = to_host(model.decode(manifold_points()))  # (225, data)
+    return sheet(x, image_shape, "The plane of z, decoded; right: z1 grows, up: z2 grows", MANIFOLD)
+
+
+def data_and_samples(model: VAE, dataset: Dataset, seed: int) -> Figure:
+    """For data in the plane: the training points beside as many draws from the model, noise of p(x|z) included."""
+    x = dataset.values(dataset.x_train)  # (rows, 2)
+    n = len(x)
+    rng = np.random.default_rng([seed, 3])
+    means = to_host(model.sample(n, rng))  # (rows, 2)
+    drawn = to_host(model.sample(n, rng, mean=False))  # (rows, 2)
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    clouds = [
+        (x, f"{n} training points"),
+        (drawn, f"{n} draws of x from the model"),
+        (means, "the same without noise: means of p(x|z)"),
+    ]
+    everything = np.concatenate([x, drawn])
+    for axes, (cloud, title) in zip(figure.subplots(1, 3, sharex=True, sharey=True), clouds, strict=True):
+        axes.scatter(*cloud.T, s=10, alpha=0.6, color=TRAIN if cloud is x else TEST, linewidths=0)
+        axes.set(title=title, xlabel="x1", xlim=_limits(everything[:, 0]), ylim=_limits(everything[:, 1]))
+        axes.title.set_fontsize(9)
+        axes.grid(alpha=0.3)
+    figure.axes[0].set_ylabel("x2")
+    return figure
+
+
+def _compare_vectors(x: np.ndarray, y: np.ndarray) -> Figure:
+    """Data against reconstruction, one dot for each number."""
+    figure = Figure(figsize=(4.6, 4.4), layout="constrained")
+    axes = figure.subplots()
+    low, high = _limits(np.concatenate([x.ravel(), y.ravel()]))
+    axes.plot([low, high], [low, high], color="#777777", lw=1)
+    axes.scatter(x.ravel(), y.ravel(), s=12, color=TRAIN, alpha=0.6, linewidths=0)
+    axes.set(
+        title=f"{len(x)} test rows, number by number", xlabel="test data", ylabel="decoded from mu",
+        xlim=(low, high), ylim=(low, high), aspect="equal",
+    )  # fmt: skip
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def _strips(x: np.ndarray, title: str) -> Figure:
+    """Rows of numbers as rows of colour."""
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    picture = axes.imshow(x, aspect="auto", cmap="viridis", interpolation="nearest")
+    axes.set(title=title, xlabel="column of x", ylabel="row")
+    axes.title.set_fontsize(9)
+    figure.colorbar(picture, ax=axes, label="value")
+    return figure
+
+
+def _show(axes: Axes, image: np.ndarray, shape: tuple[int, int]) -> None:
+    """Ink on paper: 0 is white, 1 is black."""
+    axes.imshow(image.reshape(shape), cmap="gray_r", vmin=0, vmax=max(1.0, float(image.max())))
+    axes.set(xticks=[], yticks=[])
+
+
+def _spread(dataset: Dataset, n: int) -> np.ndarray:
+    """n rows of the test set, taking the labels in turn where there are some."""
+    if dataset.y_test is None:
+        return np.arange(n)
+    rank = np.empty(len(dataset.y_test), dtype=int)  # how many rows of the same label came before
+    for label in np.unique(dataset.y_test):
+        rows = np.flatnonzero(dataset.y_test == label)
+        rank[rows] = np.arange(len(rows))
+    return np.lexsort((dataset.y_test, rank))[:n]
+
+
+def _limits(values: np.ndarray | list[float]) -> tuple[float, float]:
+    low, high = float(np.min(values)), float(np.max(values))
+    margin = 0.05 * (high - low) or 1.0
+    return low - margin, high + margin

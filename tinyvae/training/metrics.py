@@ -1,0 +1,90 @@
+"""What is measured after every epoch, and the table that it is kept in."""
+
+import csv
+import io
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from tinyvae.backend import to_host
+from tinyvae.errors import CheckpointError
+from tinyvae.model.estimates import active_units
+from tinyvae.model.vae import VAE
+from tinyvae.training.batches import Batches
+from tinyvae.training.files import write_text
+
+FILE = "metrics.csv"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Means over a data set, in nats for each datum. loss = nll + beta * kl: at beta = 1, minus the ELBO."""
+
+    loss: float
+    nll: float
+    kl: float
+    active_units: int
+
+
+def evaluate(model: VAE, batches: Batches, beta: float, seed: int) -> Evaluation:
+    """The model's loss on all rows, with one draw of z for each; the same noise whenever the seed is the same."""
+    xp, latent = model.backend.xp, model.architecture.latent_dim
+    nll, kl = xp.zeros((), dtype="float64"), xp.zeros((), dtype="float64")
+    mu = xp.empty((batches.rows, latent), dtype=model.dtype)  # (rows, latent)
+    done = 0
+    for x, eps in batches.in_order(seed):
+        model.likelihood_loss(model.forward(x, eps), x, dnll=0.0, with_gradient=False)
+        nll += model.nll.sum(dtype="float64")
+        kl += model.kl.sum(dtype="float64")
+        mu[done : done + x.shape[0]] = model.head[:, :latent]
+        done += x.shape[0]
+    nll_mean, kl_mean = float(to_host(nll)) / done, float(to_host(kl)) / done
+    return Evaluation(nll_mean + beta * kl_mean, nll_mean, kl_mean, active_units(to_host(mu)))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of metrics.csv. Losses in nats for each datum.
+
+    The train columns are means over the epoch of what was minimized (with the beta of each step, and free bits);
+    the test columns are measured after the epoch, with the run's final beta and without free bits.
+    """
+
+    epoch: int
+    seconds: float
+    train_loss: float
+    train_nll: float
+    train_kl: float
+    test_loss: float
+    test_nll: float
+    test_kl: float
+    active_units: int
+
+
+def write_table(run: Path, rows: list[Row]) -> None:
+    """Replace the run's metrics.csv."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
+    table.writeheader()
+    table.writerows(asdict(row) for row in rows)
+    write_text(run / FILE, text.getvalue())
+
+
+def read_table(run: Path, epochs: int) -> list[Row]:
+    """The first `epochs` rows of the run's metrics.csv. Raises CheckpointError if it holds fewer, or is damaged."""
+    path = run / FILE
+    if epochs == 0:
+        return []
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [_row(line) for line in csv.DictReader(file)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: cannot be read as the run's metrics ({error})") from error
+    rows = [row for row in rows if row.epoch <= epochs]
+    if [row.epoch for row in rows] != list(range(1, epochs + 1)):
+        raise CheckpointError(f"{path}: lacks some of the {epochs} epochs that the checkpoint has behind it")
+    return rows
+
+
+def _row(line: dict[str, str]) -> Row:
+    values = [float(line[field.name]) for field in fields(Row)]
+    return Row(int(values[0]), *values[1:-1], active_units=int(values[-1]))

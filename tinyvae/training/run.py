@@ -1,0 +1,168 @@
+"""A run directory: config.json, metrics.csv, checkpoints/ and figures/. All there is to know about a run is in it."""
+
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tinyvae
+from tinyvae.backend import to_host
+from tinyvae.errors import CheckpointError, DataError, TinyvaeError
+from tinyvae.model.vae import VAE
+from tinyvae.training import checkpoint as checkpoints
+from tinyvae.training.checkpoint import Checkpoint
+from tinyvae.training.config import Config
+from tinyvae.training.data import Dataset, load
+from tinyvae.training.data.published import Progress
+from tinyvae.training.files import remove_leftovers, write_text
+from tinyvae.training.metrics import Row, read_table, write_table
+from tinyvae.training.trainer import RunState, Trainer
+
+
+class Run:
+    """The directory of one run, and what has been written there so far."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[Row] = []
+        self.best_written = 0  # the epoch whose parameters best.safetensors holds
+
+    @classmethod
+    def create(cls, path: Path, config: Config, model: VAE) -> "Run":
+        """Make the directory and write config.json. Before training starts, so that a problem shows at once.
+
+        Raises TinyvaeError if the directory cannot be written, or holds something already.
+        """
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if any(path.iterdir()):
+                raise TinyvaeError(f"{path}: is not empty; choose another --out, or go on with it by --resume {path}")
+            (path / checkpoints.FOLDER).mkdir()
+            write_text(path / "config.json", json.dumps(_describe(config, model), indent=2) + "\n")
+        except OSError as error:
+            raise TinyvaeError(
+                f"{path}: cannot be written ({error.strerror or error}); choose another --out"
+            ) from error
+        return cls(path)
+
+    @classmethod
+    def reopen(cls, path: Path) -> tuple["Run", Checkpoint, list[str]]:
+        """An existing run, its newest whole checkpoint, and a line for each newer one that is damaged."""
+        if not path.is_dir():
+            raise CheckpointError(f"{path}: there is no such run directory")
+        checkpoint, problems = checkpoints.read_last(path)
+        if not checkpoint.run:
+            raise CheckpointError(f"{checkpoint.path}: is a model without the state of a run")
+        if not os.access(path, os.W_OK):
+            raise TinyvaeError(f"{path}: cannot be written (permission denied)")
+        remove_leftovers(path)
+        remove_leftovers(path / checkpoints.FOLDER)
+        run = cls(path)
+        run.rows = read_table(path, checkpoint.run["state"]["epoch"])
+        return run, checkpoint, problems
+
+    def restore(self, trainer: Trainer, checkpoint: Checkpoint) -> None:
+        """Put the checkpoint's parameters, moments and state into a fresh trainer."""
+        model, asarray = trainer.model, trainer.model.backend.asarray
+        checkpoint.copy_params_into(model)
+        checkpoint.check_moments(model.params.flat.size)
+        trainer.m[...], trainer.v[...] = (asarray(checkpoint.moments[name]) for name in checkpoints.MOMENTS)
+        trainer.state = RunState.from_dict(checkpoint.run["state"])
+        if trainer.state.best_epoch:
+            best = checkpoints.read_checkpoint(self.path / checkpoints.FOLDER / checkpoints.BEST)
+            flat = np.concatenate([best.params[name].ravel() for name in model.params])
+            trainer.best_params[...] = asarray(flat)
+            self.best_written = best.run["epoch"]
+
+    def save(self, trainer: Trainer, config: Config, dataset: Dataset, digest: str) -> None:
+        """Write the metrics, the best parameters if they are new, then the checkpoint; delete all but the last two.
+
+        Raises NonFiniteError rather than store a NaN, TinyvaeError if the disk refuses. Old files stay whole.
+        """
+        trainer.check_finite()
+        state = trainer.state
+        try:
+            write_table(self.path, self.rows)
+            if state.best_epoch != self.best_written:
+                self._save_best(trainer)
+            path = checkpoints.step_path(self.path, state.updates)
+            run = {
+                "config": config.to_dict(),
+                "state": state.to_dict(),
+                "image_shape": dataset.image_shape,
+                "data_digest": digest,
+            }
+            moments = {"adam.m": trainer.m, "adam.v": trainer.v}
+            checkpoints.save_checkpoint(path, trainer.model, moments, run)
+            checkpoints.prune(self.path)
+        except OSError as error:
+            raise TinyvaeError(
+                f"{self.path}: a checkpoint cannot be written ({error.strerror or error}); the one before it is whole: "
+                f"make room or mend the disk, then --resume {self.path}"
+            ) from error
+
+    def _save_best(self, trainer: Trainer) -> None:
+        """best.safetensors: a model file with the parameters of the epoch whose test loss is the smallest."""
+        model = trainer.model
+        current = to_host(model.params.flat).copy()
+        model.params.flat[...] = trainer.best_params
+        try:
+            epoch = trainer.state.best_epoch
+            path = self.path / checkpoints.FOLDER / checkpoints.BEST
+            checkpoints.save_checkpoint(path, model, moments={}, run={"epoch": epoch})
+        finally:
+            model.params.flat[...] = model.backend.asarray(current)
+        self.best_written = epoch
+
+
+def check_same_data(checkpoint: Checkpoint, dataset: Dataset) -> str:
+    """The digest of the data; CheckpointError if the run began with other data."""
+    digest = dataset.digest()
+    if digest != checkpoint.run["data_digest"]:
+        raise CheckpointError(f"{checkpoint.path}: was made with other data than {dataset.name} holds now")
+    return digest
+
+
+def load_data(config: Config, progress: Progress = lambda file: None) -> Dataset:
+    """The data set of a configuration, binarized where that was asked for."""
+    folder = Path(config.data_dir) if config.data_dir else None
+    dataset = load(config.data, folder, config.seed, progress)
+    if config.binarize == "none":
+        return dataset
+    low, high = dataset.range()
+    if low < 0 or high > 1:
+        raise DataError(f"{dataset.name}: --binarize needs data in [0, 1], not [{low:g}, {high:g}]")
+    return dataset.thresholded() if config.binarize == "threshold" else dataset
+
+
+def is_cross_entropy(config: Config, dataset: Dataset) -> bool:
+    """A Bernoulli on grey values: a usable loss, but no log-likelihood. Whoever prints it says so."""
+    return config.likelihood == "bernoulli" and config.binarize != "dynamic" and not dataset.is_binary()
+
+
+def stored_config(checkpoint: Checkpoint) -> Config:
+    """The configuration of the run that wrote the checkpoint."""
+    try:
+        return Config.from_dict(checkpoint.run["config"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint.path}: holds no configuration of this version ({error})") from error
+
+
+def _describe(config: Config, model: VAE) -> dict[str, Any]:
+    """What config.json holds: the options as resolved, and what they were run with."""
+    return {
+        **config.to_dict(),
+        "parameters": int(model.params.flat.size),
+        "versions": {
+            "tinyvae": tinyvae.__version__,
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            **({"cupy": model.backend.xp.__version__} if model.backend.name == "cupy" else {}),
+        },
+        "platform": platform.platform(),
+        "command": sys.argv,
+    }

@@ -1,0 +1,35 @@
+"""Ctrl-C and SIGTERM: the first asks the trainer to finish its step and save, the second ends the process at once."""
+
+import os
+import signal
+import sys
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopRequest:
+    """While entered, `received` is the number of the first signal that came, else None."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+
+    def __enter__(self) -> "StopRequest":
+        self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @property
+    def exit_code(self) -> int:
+        """128 + the signal's number, as a shell has it: 130 for Ctrl-C, 143 for SIGTERM."""
+        return 128 + (self.received or 0)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            if sys.stdout is not None and sys.stdout.isatty():
+                os.write(sys.stdout.fileno(), b"\x1b[?25h\n")  # show the cursor that the progress bar hides
+            os._exit(128 + number)
+        self.received = number

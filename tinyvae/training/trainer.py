@@ -1,0 +1,220 @@
+"""The training loop: batches through the model, Adam on the flat buffer, an evaluation after every epoch.
+
+The state between two updates is small and explicit (`RunState`), so that a run can stop at any update and go on later
+with the very same numbers.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+from tinyvae.backend import Array, to_host
+from tinyvae.errors import NonFiniteError
+from tinyvae.model.vae import VAE
+from tinyvae.training.batches import Batches
+from tinyvae.training.config import Config
+from tinyvae.training.data import Dataset
+from tinyvae.training.metrics import Evaluation, Row, evaluate
+
+RING = {"numpy": 1, "cupy": 64}  # steps between two looks at the losses: each look waits for a GPU
+
+
+@dataclass
+class RunState:
+    """Where a run is, between two updates."""
+
+    epoch: int = 0  # epochs completed
+    batch: int = 0  # batches done in the epoch under way
+    updates: int = 0  # steps that Adam has made
+    sums: list[float] = field(
+        default_factory=lambda: [0.0, 0.0, 0.0]
+    )  # loss, nll, kl of the epoch under way, times rows
+    rows: int = 0  # rows seen in the epoch under way
+    seconds: float = 0.0
+    best_loss: float = math.inf  # the smallest test loss after any epoch
+    best_epoch: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values (infinity becomes null)."""
+        return {**asdict(self), "best_loss": self.best_loss if math.isfinite(self.best_loss) else None}
+
+    @classmethod
+    def from_dict(cls, d: dict[str, Any]) -> "RunState":
+        """The inverse of `to_dict`."""
+        return cls(**{**d, "best_loss": math.inf if d["best_loss"] is None else d["best_loss"]})
+
+
+class Listener(Protocol):
+    """What the trainer tells while it works."""
+
+    def batch(self, state: RunState, loss: float) -> None:
+        """An update is done; `loss` is the last one looked at."""
+
+    def epoch(self, row: Row) -> None:
+        """An epoch is done and measured."""
+
+
+class Trainer:
+    """Trains a model on a data set as a configuration says. `run` returns when done, stopped, or out of patience."""
+
+    def __init__(self, model: VAE, dataset: Dataset, config: Config, listener: Listener) -> None:
+        assert config.epochs is not None  # resolved
+        assert config.batch_size is not None
+        self.model, self.config, self.epochs, self.listener = model, config, config.epochs, listener
+        dynamic = config.binarize == "dynamic"
+        self.train_batches = Batches(model, dataset.x_train, dataset.scale, config.batch_size, dynamic)
+        self.test_batches = Batches(model, dataset.x_test, dataset.scale, config.batch_size, dynamic)
+        xp, flat = model.backend.xp, model.grads.flat
+        self.m, self.v = xp.zeros_like(flat), xp.zeros_like(flat)  # Adam's moments, (parameters,) each
+        self.gathered = xp.zeros_like(flat) if config.accumulate > 1 else None  # the gradient of several batches
+        self.norm2 = xp.zeros((), dtype=model.dtype)
+        self.ring = xp.zeros((RING[model.backend.name], 4), dtype=model.dtype)  # loss, nll, kl, |g|^2 of the last steps
+        self.ring_rows: list[int] = []
+        self.state = RunState()
+        self.best_params = model.params.flat.copy()
+        self.last_loss = math.nan
+
+    def run(self, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Train to the end. False if `stop`, asked after every update, ended it early."""
+        began = time.perf_counter() - self.state.seconds
+        while not self.finished():
+            complete = self._epoch(stop)
+            self.state.seconds = time.perf_counter() - began
+            if complete:
+                self.listener.epoch(self._close_epoch())
+            if stop() and not self.finished():
+                return False
+        return True
+
+    def finished(self) -> bool:
+        """All epochs are done, or patience has run out."""
+        patience = self.config.patience
+        waited = self.state.epoch - self.state.best_epoch
+        return self.state.epoch >= self.epochs or (patience is not None and waited >= patience)
+
+    def _epoch(self, stop: Callable[[], bool]) -> bool:
+        """The rest of the epoch under way. False if it was stopped before its end."""
+        state, config = self.state, self.config
+        sizes = self.train_batches.sizes()
+        for x, eps in self.train_batches.shuffled(config.seed, state.epoch, skip=state.batch):
+            first = state.batch - state.batch % config.accumulate  # of the group whose gradients make one update
+            group = sizes[first : first + config.accumulate]
+            losses = self.model.forward_backward(x, eps, self.beta(), config.free_bits)
+            self._look_at(losses, x.shape[0])
+            self._accumulate(x.shape[0] / sum(group), is_first=state.batch == first)
+            state.batch += 1
+            state.rows += x.shape[0]
+            if state.batch - first == len(group):
+                self._update()
+                self.listener.batch(state, self.last_loss)
+                if stop() and state.batch < len(sizes):
+                    self._empty_ring()
+                    return False
+        self._empty_ring()
+        return True
+
+    def _accumulate(self, weight: float, is_first: bool) -> None:
+        """Add the batch's gradient, weighted by its share of the rows, so that the sum is the mean over all rows."""
+        if self.gathered is None:
+            return
+        if is_first:
+            self.gathered.fill(0)
+        self.model.grads.flat *= weight
+        self.gathered += self.model.grads.flat
+
+    def _update(self) -> None:
+        """Clip, then Adam, on the flat buffer."""
+        model, config = self.model, self.config
+        g = model.grads.flat if self.gathered is None else self.gathered
+        if config.clip_norm is not None:
+            model.kernels.squared_norm(g, out=self.norm2)
+            model.kernels.clip(g, self.norm2, config.clip_norm)
+        lr = self.lr()
+        self.state.updates += 1
+        model.kernels.adam_step(model.params.flat, g, self.m, self.v, self.state.updates, lr, work=model.work)
+
+    def updates_per_epoch(self) -> int:
+        """How many steps Adam makes in an epoch."""
+        return math.ceil(len(self.train_batches) / self.config.accumulate)
+
+    def beta(self) -> float:
+        """The weight of the KL now: rising in a straight line to `config.beta` over the warm-up."""
+        warmup = self.config.beta_warmup * self.updates_per_epoch()
+        return self.config.beta * min(1.0, self.state.updates / warmup) if warmup else self.config.beta
+
+    def lr(self) -> float:
+        """The step size now: constant, or half a cosine from `config.lr` down to 0 at the last step."""
+        if self.config.lr_schedule == "constant":
+            return self.config.lr
+        done = self.state.updates / (self.epochs * self.updates_per_epoch())
+        return self.config.lr * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+    # --------------------------------------------------------------------------------------------- watching the numbers
+
+    def _look_at(self, losses: Array, rows: int) -> None:
+        """Note a batch's losses and |g|^2 on the device; now and then bring them to the host (at once on NumPy)."""
+        self.model.kernels.squared_norm(self.model.grads.flat, out=self.norm2)
+        slot = self.ring[len(self.ring_rows)]  # (4,)
+        slot[:3] = losses
+        slot[3] = self.norm2
+        self.ring_rows.append(rows)
+        if len(self.ring_rows) == len(self.ring):
+            self._empty_ring()
+
+    def _empty_ring(self) -> None:
+        steps = to_host(self.ring[: len(self.ring_rows)]).tolist()
+        before = self.state.batch + 1 - len(steps)
+        for i, (rows, (*losses, norm2)) in enumerate(zip(self.ring_rows, steps, strict=True)):
+            if not all(map(math.isfinite, (*losses, norm2))):
+                self._complain(before + i, losses[0])
+            for j in range(3):
+                self.state.sums[j] += losses[j] * rows
+            self.last_loss = losses[0]
+        self.ring_rows.clear()
+
+    def check_finite(self) -> None:
+        """Raises NonFiniteError if a parameter or one of Adam's moments is NaN or infinite: no such state is saved."""
+        isfinite = self.model.backend.xp.isfinite
+        for name, a in [("m", self.m), ("v", self.v), ("parameters", self.model.params.flat)]:
+            if not bool(to_host(isfinite(a).all())):
+                self._complain(self.state.batch, self.last_loss)
+                raise NonFiniteError(
+                    f"Adam's {name} holds NaN or infinite values; try a smaller --lr, or --clip-norm 1"
+                )
+
+    def _complain(self, batch: int, loss: float) -> None:
+        """Raise NonFiniteError with the step and the tensor; a norm that merely overflowed is no reason."""
+        for kind, tensors in [("parameter", self.model.params), ("gradient", self.model.grads)]:
+            for name, a in tensors.items():
+                if not bool(to_host(self.model.backend.xp.isfinite(a).all())):
+                    self._stop(batch, loss, f"the {kind} {name} holds NaN or infinite values")
+        if not math.isfinite(loss):
+            self._stop(batch, loss, "every parameter and gradient is finite")
+
+    def _stop(self, batch: int, loss: float, finding: str) -> None:
+        raise NonFiniteError(
+            f"training diverged in epoch {self.state.epoch + 1}, batch {batch}: the loss is {loss:g} and {finding}; "
+            "try a smaller --lr, or --clip-norm 1; for a Gaussian, --sigma fixed:VALUE or data scaled to unit size"
+        )
+
+    def _close_epoch(self) -> Row:
+        state = self.state
+        test = self.evaluate_test()
+        if not math.isfinite(test.loss):
+            raise NonFiniteError(f"the test loss after epoch {state.epoch + 1} is {test.loss}; try a smaller --lr")
+        train_loss, train_nll, train_kl = (s / state.rows for s in state.sums)
+        state.epoch += 1
+        state.batch, state.rows, state.sums = 0, 0, [0.0, 0.0, 0.0]
+        if test.loss < state.best_loss:
+            state.best_loss, state.best_epoch = test.loss, state.epoch
+            self.best_params[...] = self.model.params.flat
+        return Row(
+            state.epoch, round(state.seconds, 3), train_loss, train_nll, train_kl,
+            test.loss, test.nll, test.kl, test.active_units,
+        )  # fmt: skip
+
+    def evaluate_test(self) -> Evaluation:
+        """The test set's losses, with the final beta."""
+        return evaluate(self.model, self.test_batches, self.config.beta, self.config.seed)
