@@ -216,7 +216,8 @@ class Session:
         state, line = self.trainer.state, self.reporter.line
         if state.epoch < self.trainer.epochs:
             line(f"stopped after epoch {state.epoch}: no better test loss for {self.config.patience} epochs")
-        line(f"best test loss {state.best_loss:.2f} after epoch {state.best_epoch}; {state.seconds:.1f} s of training")
+        line(f"best test loss {state.best_loss:.2f} after epoch {state.best_epoch}")
+        line(f"{self.trainer.seconds:.1f} s of training")
         if draw:
             from tinyvae.training.figures import write_figures  # matplotlib takes a while to load
 

@@ -72,6 +72,7 @@ class Run:
         checkpoint.check_moments(model.params.flat.size)
         trainer.m[...], trainer.v[...] = (asarray(checkpoint.moments[name]) for name in checkpoints.MOMENTS)
         trainer.state = RunState.from_dict(checkpoint.run["state"])
+        trainer.seconds = self.rows[-1].seconds if self.rows else 0.0
         if trainer.state.best_epoch:
             best = checkpoints.read_checkpoint(self.path / checkpoints.FOLDER / checkpoints.BEST)
             flat = np.concatenate([best.params[name].ravel() for name in model.params])

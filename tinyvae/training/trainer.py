@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
+
 from tinyvae.backend import Array, to_host
 from tinyvae.errors import NonFiniteError
 from tinyvae.model.vae import VAE
@@ -18,6 +20,7 @@ from tinyvae.training.config import Config
 from tinyvae.training.data import Dataset
 from tinyvae.training.metrics import Evaluation, Row, evaluate
 
+REMEDY = "try a smaller --lr, or --clip-norm 1; for a Gaussian, --sigma fixed:VALUE or data scaled to unit size"
 RING = {"numpy": 1, "cupy": 64}  # steps between two looks at the losses: each look waits for a GPU
 
 
@@ -32,7 +35,6 @@ class RunState:
         default_factory=lambda: [0.0, 0.0, 0.0]
     )  # loss, nll, kl of the epoch under way, times rows
     rows: int = 0  # rows seen in the epoch under way
-    seconds: float = 0.0
     best_loss: float = math.inf  # the smallest test loss after any epoch
     best_epoch: int = 0
 
@@ -75,17 +77,20 @@ class Trainer:
         self.state = RunState()
         self.best_params = model.params.flat.copy()
         self.last_loss = math.nan
+        self.seconds = 0.0  # of training so far: measured, so it is no part of the state
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> bool:
         """Train to the end. False if `stop`, asked after every update, ended it early."""
-        began = time.perf_counter() - self.state.seconds
-        while not self.finished():
-            complete = self._epoch(stop)
-            self.state.seconds = time.perf_counter() - began
-            if complete:
+        began = time.perf_counter() - self.seconds
+        with np.errstate(all="ignore"):  # every step is looked at for non-finite numbers; NumPy need not warn as well
+            while not self.finished():
+                complete = self._epoch(stop)
+                self.seconds = time.perf_counter() - began
+                if not complete:
+                    return False
                 self.listener.epoch(self._close_epoch())
-            if stop() and not self.finished():
-                return False
+                if stop() and not self.finished():
+                    return False
         return True
 
     def finished(self) -> bool:
@@ -102,14 +107,14 @@ class Trainer:
             first = state.batch - state.batch % config.accumulate  # of the group whose gradients make one update
             group = sizes[first : first + config.accumulate]
             losses = self.model.forward_backward(x, eps, self.beta(), config.free_bits)
-            self._look_at(losses, x.shape[0])
-            self._accumulate(x.shape[0] / sum(group), is_first=state.batch == first)
             state.batch += 1
             state.rows += x.shape[0]
+            self._look_at(losses, x.shape[0])
+            self._accumulate(x.shape[0] / sum(group), is_first=state.batch == first + 1)
             if state.batch - first == len(group):
                 self._update()
                 self.listener.batch(state, self.last_loss)
-                if stop() and state.batch < len(sizes):
+                if state.batch < len(sizes) and stop():
                     self._empty_ring()
                     return False
         self._empty_ring()
@@ -165,45 +170,45 @@ class Trainer:
 
     def _empty_ring(self) -> None:
         steps = to_host(self.ring[: len(self.ring_rows)]).tolist()
-        before = self.state.batch + 1 - len(steps)
+        oldest = self.state.batch + 1 - len(steps)  # counted from 1
         for i, (rows, (*losses, norm2)) in enumerate(zip(self.ring_rows, steps, strict=True)):
             if not all(map(math.isfinite, (*losses, norm2))):
-                self._complain(before + i, losses[0])
+                raise NonFiniteError(
+                    f"training diverged in epoch {self.state.epoch + 1}, batch {oldest + i}: the loss is {losses[0]:g} "
+                    f"and {self._culprit()}; {REMEDY}"
+                )
             for j in range(3):
                 self.state.sums[j] += losses[j] * rows
             self.last_loss = losses[0]
         self.ring_rows.clear()
 
-    def check_finite(self) -> None:
-        """Raises NonFiniteError if a parameter or one of Adam's moments is NaN or infinite: no such state is saved."""
-        isfinite = self.model.backend.xp.isfinite
-        for name, a in [("m", self.m), ("v", self.v), ("parameters", self.model.params.flat)]:
-            if not bool(to_host(isfinite(a).all())):
-                self._complain(self.state.batch, self.last_loss)
-                raise NonFiniteError(
-                    f"Adam's {name} holds NaN or infinite values; try a smaller --lr, or --clip-norm 1"
-                )
-
-    def _complain(self, batch: int, loss: float) -> None:
-        """Raise NonFiniteError with the step and the tensor; a norm that merely overflowed is no reason."""
+    def _culprit(self) -> str:
+        """The first parameter or gradient that is not finite, or else the largest gradient."""
         for kind, tensors in [("parameter", self.model.params), ("gradient", self.model.grads)]:
             for name, a in tensors.items():
-                if not bool(to_host(self.model.backend.xp.isfinite(a).all())):
-                    self._stop(batch, loss, f"the {kind} {name} holds NaN or infinite values")
-        if not math.isfinite(loss):
-            self._stop(batch, loss, "every parameter and gradient is finite")
+                if not self._finite(a):
+                    return f"the {kind} {name} holds NaN or infinite values"
+        largest = {name: float(to_host(abs(g).max())) for name, g in self.model.grads.items()}
+        name = max(largest, key=lambda name: largest[name])
+        return f"the gradient {name} reaches {largest[name]:.1e}, too large to be squared in {self.model.dtype}"
 
-    def _stop(self, batch: int, loss: float, finding: str) -> None:
-        raise NonFiniteError(
-            f"training diverged in epoch {self.state.epoch + 1}, batch {batch}: the loss is {loss:g} and {finding}; "
-            "try a smaller --lr, or --clip-norm 1; for a Gaussian, --sigma fixed:VALUE or data scaled to unit size"
-        )
+    def _finite(self, a: Array) -> bool:
+        return bool(to_host(self.model.backend.xp.isfinite(a).all()))
+
+    def check_finite(self) -> None:
+        """Raises NonFiniteError if a parameter or one of Adam's moments is NaN or infinite: no such state is saved."""
+        for name, a in [*self.model.params.items(), ("Adam's m", self.m), ("Adam's v", self.v)]:
+            if not self._finite(a):
+                raise NonFiniteError(f"training diverged: {name} holds NaN or infinite values; {REMEDY}")
 
     def _close_epoch(self) -> Row:
         state = self.state
         test = self.evaluate_test()
         if not math.isfinite(test.loss):
-            raise NonFiniteError(f"the test loss after epoch {state.epoch + 1} is {test.loss}; try a smaller --lr")
+            raise NonFiniteError(
+                f"training diverged: after epoch {state.epoch + 1} the test loss is {test.loss} "
+                f"and {self._culprit()}; {REMEDY}"
+            )
         train_loss, train_nll, train_kl = (s / state.rows for s in state.sums)
         state.epoch += 1
         state.batch, state.rows, state.sums = 0, 0, [0.0, 0.0, 0.0]
@@ -211,7 +216,7 @@ class Trainer:
             state.best_loss, state.best_epoch = test.loss, state.epoch
             self.best_params[...] = self.model.params.flat
         return Row(
-            state.epoch, round(state.seconds, 3), train_loss, train_nll, train_kl,
+            state.epoch, round(self.seconds, 3), train_loss, train_nll, train_kl,
             test.loss, test.nll, test.kl, test.active_units,
         )  # fmt: skip
 

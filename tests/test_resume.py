@@ -1,0 +1,275 @@
+"""A run that was interrupted and resumed is the run that was not: the same bytes, on NumPy."""
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tinyvae
+from tinyvae.commands import main, train
+from tinyvae.errors import NonFiniteError
+from tinyvae.training import checkpoint as checkpoints
+from tinyvae.training.signals import StopRequest
+
+EPOCHS = 4
+BATCHES = 5  # of an epoch: 54 rows in batches of 12, the last of 6
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("data") / "pixels.npy"
+    np.save(path, np.random.default_rng(0).uniform(0, 1, (60, 9)).astype(np.float32))
+    return str(path)
+
+
+def options(data: str, *more: str) -> list[str]:
+    small = ["--hidden", "6", "--latent", "2", "--batch-size", "12", "--epochs", str(EPOCHS), "--backend", "numpy"]
+    return ["train", "--data", data, *small, "--no-figures", "--quiet", *more]
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, updates: int) -> None:
+    """As if Ctrl-C came during the update with this number."""
+    asked = iter(range(1, 10_000))
+
+    def received(self: StopRequest) -> int | None:
+        return signal.SIGINT if next(asked) >= updates else None
+
+    monkeypatch.setattr(StopRequest, "received", property(received, lambda self, value: None), raising=False)
+
+
+def final_state(run: Path) -> dict[str, bytes]:
+    """Everything that must not depend on interruptions: the last checkpoint, the best, the losses, new samples."""
+    kept = [checkpoints.saved_steps(run)[-1], run / checkpoints.FOLDER / checkpoints.BEST]
+    found = {path.name: path.read_bytes() for path in kept}
+    with (run / "metrics.csv").open() as file:
+        rows = [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+    found["metrics"] = repr(rows).encode()
+    model = tinyvae.load(run)
+    found["generated"] = model.sample(5, np.random.default_rng(1)).tobytes()
+    return found
+
+
+VARIANTS = {
+    "plain": [],
+    "dynamic binarization": ["--binarize", "dynamic"],
+    "accumulate, cosine, warm-up, clipping": [
+        *("--accumulate", "2", "--lr-schedule", "cosine", "--beta-warmup", "2", "--clip-norm", "1"),
+    ],
+    "predicted sigma, float64, reference kernels": [
+        *("--likelihood", "gaussian", "--sigma", "predicted", "--dtype", "float64", "--kernels", "reference"),
+    ],
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("updates", [1, 3, BATCHES, BATCHES + 2, 2 * BATCHES + 1])
+def test_stopped_at_any_update_and_resumed_is_the_same_run(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variant: str, updates: int
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert main(options(data, *VARIANTS[variant], "--out", str(whole))) == 0
+    with monkeypatch.context() as patch:
+        stop_after(patch, updates)
+        assert main(options(data, *VARIANTS[variant], "--out", str(parts))) == 130
+    state = checkpoints.read_last(parts)[0].run["state"]
+    assert state["updates"] == updates
+    assert main(["train", "--resume", str(parts), "--no-figures", "--quiet"]) == 0
+    assert final_state(parts) == final_state(whole)
+
+
+def test_stopped_again_and_again(data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert main(options(data, "--out", str(whole))) == 0
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        assert main(options(data, "--out", str(parts))) == 130
+    for _ in range(EPOCHS * BATCHES - 2):
+        with monkeypatch.context() as patch:
+            stop_after(patch, 1)
+            assert main(["train", "--resume", str(parts), "--no-figures", "--quiet"]) == 130
+    assert main(["train", "--resume", str(parts), "--no-figures", "--quiet"]) == 0
+    assert final_state(parts) == final_state(whole)
+
+
+def test_more_epochs_later_are_the_same_as_at_once(data: str, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert main(options(data, "--out", str(whole), "--epochs", "6")) == 0
+    assert main(options(data, "--out", str(parts))) == 0
+    assert main(["train", "--resume", str(parts), "--epochs", "6", "--no-figures", "--quiet"]) == 0
+    np.testing.assert_array_equal(tinyvae.load(parts).params.flat, tinyvae.load(whole).params.flat)
+
+
+def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_serves(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert main(options(data, "--out", str(whole))) == 0
+    shutil.copytree(whole, parts)
+    newest = checkpoints.saved_steps(parts)[-1]
+    newest.write_bytes(newest.read_bytes()[:-1])
+    assert main(["train", "--resume", str(parts), "--no-figures"]) == 0
+    assert f"warning: {newest}: is damaged" in capsys.readouterr().out
+    assert final_state(parts) == final_state(whole)
+
+
+def test_a_diverged_run_never_overwrites_its_last_good_checkpoint(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tinyvae.kernels import numpy_fused
+
+    out = tmp_path / "run"
+    original, calls = numpy_fused.adam_step, iter(range(1, 10_000))
+
+    def spoiled(p, *args, **kwargs):
+        original(p, *args, **kwargs)
+        if next(calls) == 2 * BATCHES:  # the last update of the second epoch
+            p[0] = np.nan
+
+    monkeypatch.setattr(numpy_fused, "adam_step", spoiled)
+    assert main(options(data, "--out", str(out))) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "the parameter encoder.0.weight holds NaN" in error
+    last, problems = checkpoints.read_last(out)
+    assert last.run["state"]["epoch"] == 1
+    assert not problems
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--hidden", "7"], "--hidden is 6 in the run, not 7"),
+        (["--kernels", "reference"], "--kernels is fused in the run, not reference"),
+        (["--backend", "cupy"], "--backend is numpy in the run, not cupy"),
+        (["--seed", "3", "--lr", "0.1"], "--seed is 0 in the run, not 3; --lr is 0.001 in the run, not 0.1"),
+        (["--out", "elsewhere"], "leave --out away"),
+        (["--epochs", "2"], "has all its 4 epochs"),
+    ],
+)
+def test_resuming_with_other_options_is_refused(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str
+) -> None:
+    assert main(options(data, "--out", str(tmp_path / "run"))) == 0
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "--resume", str(tmp_path / "run"), *more])
+    assert caught.value.code == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_resuming_on_other_data_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "x.npy"
+    np.save(path, np.zeros((40, 3), np.float32))
+    assert main(options(str(path), "--out", str(tmp_path / "run"))) == 0
+    np.save(path, np.ones((40, 3), np.float32))
+    assert main(["train", "--resume", str(tmp_path / "run"), "--epochs", "9"]) == 1
+    assert "was made with other data" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------ real signals
+
+
+def start(data: str, out: Path, *more: str) -> subprocess.Popen:
+    arguments = [a for a in options(data, "--out", str(out), "--epochs", "4000", *more) if a != "--quiet"]
+    return subprocess.Popen(
+        [sys.executable, "-m", "tinyvae", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def wait_for_checkpoint(out: Path, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 60
+    while not checkpoints.saved_steps(out):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_finishes_the_step_saves_and_exits_with_its_code(
+    data: str, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    out = tmp_path / "run"
+    process = start(data, out, "--checkpoint-every", "1")
+    wait_for_checkpoint(out, process)
+    process.send_signal(number)
+    output, error = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert error == ""
+    assert output.endswith(f"stopped and saved; go on with: tinyvae train --resume {out}\n")
+    assert checkpoints.read_last(out)[1] == []
+
+
+def test_a_run_killed_in_mid_epoch_resumes_to_the_same_end(data: str, tmp_path: Path) -> None:
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    process = start(data, killed, "--checkpoint-every", "3")
+    wait_for_checkpoint(killed, process)
+    process.kill()
+    process.communicate()
+    done = checkpoints.read_last(killed)[0].run["state"]["epoch"]
+    epochs = str(done + 5)
+    assert main(["train", "--resume", str(killed), "--epochs", epochs, "--no-figures", "--quiet"]) == 0
+    assert main(options(data, "--out", str(whole), "--epochs", epochs)) == 0
+    np.testing.assert_array_equal(tinyvae.load(killed).params.flat, tinyvae.load(whole).params.flat)
+    assert not list((killed / checkpoints.FOLDER).glob(".*"))  # leftovers of the killed process are gone
+
+
+SECOND = """
+import os, signal, sys, time
+from tinyvae.training.signals import StopRequest
+with StopRequest() as stop:
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.received == signal.SIGTERM
+    os.kill(os.getpid(), signal.{second})
+    time.sleep(30)
+"""
+
+
+@pytest.mark.parametrize(("second", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_a_second_signal_exits_at_once(second: str, code: int) -> None:
+    done = subprocess.run([sys.executable, "-c", SECOND.format(second=second)], timeout=20, check=False)
+    assert done.returncode == code
+
+
+def test_handlers_are_put_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with StopRequest():
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_the_run_with_one_line(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, original = tmp_path / "run", os.replace
+
+    def full(source, target):
+        if "step-000000010" in str(target):
+            raise OSError(28, "No space left on device")
+        original(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    assert main(options(data, "--out", str(out))) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "No space left on device" in error
+    assert f"--resume {out}" in error
+    assert checkpoints.read_last(out)[0].run["state"]["updates"] == BATCHES
+    assert not list((out / checkpoints.FOLDER).glob(".*"))
+
+
+def test_the_session_refuses_to_store_a_nan(data: str, tmp_path: Path) -> None:
+    reporter = train.Reporter(quiet=True)
+    config = train.Config(data=data, backend="numpy", epochs=1, hidden=(3,), latent=2)
+    session = train.Session.fresh(config, str(tmp_path / "run"), reporter)
+    session.trainer.m[0] = np.nan
+    with pytest.raises(NonFiniteError):
+        session.save()
+    assert checkpoints.saved_steps(tmp_path / "run") == []
