@@ -31,11 +31,14 @@ class Backend:
         return self.xp.asarray(a, dtype=dtype)
 
     def generator(self, *key: int) -> Any:
-        """A random generator named by whole numbers: the same key gives the same numbers, on the same backend."""
+        """A random generator named by whole numbers: the same key gives the same numbers, on the same backend.
+
+        The last number must not be 0: NumPy pads keys with zeros, so (7,) and (7, 0) name the same generator.
+        """
         seed = np.random.SeedSequence(key)
         if self.name == "numpy":
             return np.random.Generator(np.random.PCG64(seed))
-        return self.xp.random.Generator(self.xp.random.Philox4x3210(int(seed.generate_state(1, np.uint64)[0] >> 1)))
+        return self.xp.random.Generator(self.xp.random.Philox4x3210(int(seed.generate_state(1)[0])))  # it keeps 32 bits
 
 
 def array_module(*arrays: Array) -> Any:
@@ -67,11 +70,11 @@ def get_backend(name: str = "numpy", device: int = 0) -> Backend:
     """
     if name == "numpy":
         return Backend("numpy", np)
-    if name == "auto":
-        return get_backend("numpy") if cupy_problem(device) else get_backend("cupy", device)
-    if name != "cupy":
+    if name not in ("auto", "cupy"):
         raise ValueError(f"backend must be 'auto', 'numpy' or 'cupy', not {name!r}")
     problem = cupy_problem(device)
+    if problem and name == "auto":
+        return Backend("numpy", np)
     if problem:
         raise BackendError(problem)
     cupy = importlib.import_module("cupy")
@@ -102,7 +105,10 @@ def cupy_problem(device: int = 0) -> str | None:
         with cupy.cuda.Device(device):
             cupy.asnumpy(cupy.exp(cupy.zeros(1)) @ cupy.zeros((1, 1)))
     except Exception as error:
-        return _toolkit_missing(error)
+        return (
+            f"CuPy finds a GPU but cannot run a kernel on it ({_first_line(error)}); if a CUDA toolkit library is "
+            "missing: " + _INSTALL
+        )
     return None
 
 
@@ -114,5 +120,7 @@ def _toolkit_missing(error: Exception) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip(" =")]
-    return f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
+    text = str(error).partition("Original error:")[2] or str(error)  # CuPy puts a page of advice before the cause
+    lines = [line for line in text.splitlines() if line.strip(" =")]
+    kind = type(error).__name__
+    return f"{kind}: {lines[0].strip().removeprefix(f'{kind}: ')}" if lines else kind

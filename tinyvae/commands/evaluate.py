@@ -14,6 +14,7 @@ from tinyvae.backend import to_host
 from tinyvae.commands import loading
 from tinyvae.errors import UsageError
 from tinyvae.model.estimates import log_likelihood
+from tinyvae.training import streams
 from tinyvae.training.batches import Batches
 from tinyvae.training.metrics import evaluate
 from tinyvae.training.run import is_cross_entropy
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         "latent_dim": model.architecture.latent_dim,
     }
     if args.nll_samples:
-        x = np.concatenate([to_host(x) for x, _ in batches.in_order(config.seed)])  # (rows, data), drawn if dynamic
+        x = np.concatenate([to_host(x).copy() for x, _ in batches.in_order(config.seed)])  # (rows, data)
         found |= _log_likelihood(args, trained, x)
     if is_cross_entropy(config, dataset):
         found["note"] = "Bernoulli on grey values: these are cross-entropies, not log-likelihoods"
@@ -71,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _log_likelihood(args: argparse.Namespace, trained: loading.Trained, x: np.ndarray) -> dict[str, float | int | None]:
-    rng = trained.model.backend.generator(trained.config.seed, 4)
+    rng = trained.model.backend.generator(trained.config.seed, streams.IMPORTANCE)
     with Progress(console=Console(stderr=True), transient=True, disable=args.json) as bar:
         task = bar.add_task(f"log p(x), {args.nll_samples} samples for each datum", total=len(x))
         estimate = log_likelihood(

@@ -8,6 +8,7 @@ import numpy as np
 from tinyvae.backend import to_host
 from tinyvae.commands import loading
 from tinyvae.errors import TinyvaeError, UsageError
+from tinyvae.training import streams
 from tinyvae.training.files import write_atomically
 
 SUMMARY = "samples, interpolations and the latent plane, as a picture or as numbers"
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--n must be at least 1 and --seed at least 0")
     trained = loading.open_run(args)
     z, title, columns = _latents(args, trained)
-    rng = np.random.default_rng([args.seed, 1])
+    rng = np.random.default_rng([args.seed, streams.NOISE])
     x = to_host(trained.model.draw(z, rng) if args.draw else trained.model.decode(z))  # (n, data)
     try:
         if args.out.suffix == ".npy":
@@ -84,7 +85,7 @@ def _latents(args: argparse.Namespace, trained: loading.Trained) -> tuple[np.nda
         t = np.linspace(0, 1, STEPS)[:, None]  # (steps, 1)
         i, j = args.interpolate
         return (1 - t) * mu[0] + t * mu[1], f"from test row {i} to test row {j}, decoded", STEPS
-    rng = np.random.default_rng([args.seed, 0])
+    rng = np.random.default_rng([args.seed, streams.SAMPLES])
     z = rng.standard_normal((args.n, model.architecture.latent_dim))
     return z, f"{args.n} samples: {'draws of x' if args.draw else 'means of p(x|z)'} at z from N(0, I)", None
 

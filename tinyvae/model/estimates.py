@@ -16,7 +16,7 @@ def active_units(mu: Array) -> int:
 
     mu (rows, latent). Burda et al. 2016, "Importance Weighted Autoencoders", section 5.2: Var_x(E_q[z_j]) > 0.01.
     """
-    return int((mu.var(axis=0) > ACTIVE_VARIANCE).sum())
+    return int(to_host(mu.var(axis=0) > ACTIVE_VARIANCE).sum())
 
 
 class LogLikelihood(NamedTuple):

@@ -11,12 +11,14 @@ import numpy as np
 
 from tinyvae.backend import Array
 from tinyvae.model.vae import VAE
-
-ORDER, NOISE, TEST = 0, 1, 2  # what a generator is for: the order of the rows, an epoch's noise, the test set's noise
+from tinyvae.training import streams
 
 
 class Batches:
-    """The rows of `x`, as batches (x, eps) for a model. Data stays on the model's device, in the dtype it came in."""
+    """The rows of `x`, as batches (x, eps) for a model. Data stays on the model's device, in the dtype it came in.
+
+    A batch is a pair of views on buffers: the next one overwrites it.
+    """
 
     def __init__(self, model: VAE, x: np.ndarray, scale: float, batch_size: int, dynamic: bool) -> None:
         self.model, self.scale, self.dynamic = model, scale, dynamic
@@ -36,13 +38,13 @@ class Batches:
         return [min(self.batch_size, self.rows - start) for start in range(0, self.rows, self.batch_size)]
 
     def shuffled(self, seed: int, epoch: int, skip: int = 0) -> Iterator[tuple[Array, Array]]:
-        """The batches of a training epoch, in random order; the first `skip` of them are left out."""
-        order = np.random.default_rng([seed, ORDER, epoch]).permutation(self.rows)  # on the host: alike on any backend
-        return self._serve(order, (seed, NOISE, epoch), skip)
+        """The batches of a training epoch (from 1), in random order; the first `skip` of them are left out."""
+        rng = np.random.default_rng([seed, streams.ORDER, epoch])  # on the host: the same order on any backend
+        return self._serve(rng.permutation(self.rows), (seed, streams.NOISE, epoch), skip)
 
     def in_order(self, seed: int) -> Iterator[tuple[Array, Array]]:
         """The batches in the order of the rows, with the same noise at every call: for comparing epochs."""
-        return self._serve(np.arange(self.rows), (seed, TEST), skip=0)
+        return self._serve(np.arange(self.rows), (seed, streams.TEST), skip=0)
 
     def _serve(self, order: np.ndarray, key: tuple[int, ...], skip: int) -> Iterator[tuple[Array, Array]]:
         rng = self.model.backend.generator(*key)

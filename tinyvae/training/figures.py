@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from tinyvae.backend import to_host
 from tinyvae.model.vae import VAE
+from tinyvae.training import streams
 from tinyvae.training.data import Dataset
 from tinyvae.training.files import write_atomically
 from tinyvae.training.metrics import Row
@@ -92,7 +93,7 @@ def reconstructions(model: VAE, dataset: Dataset, n: int = 12) -> Figure:
 
 def samples(model: VAE, image_shape: tuple[int, int] | None, n: int, seed: int) -> Figure:
     """Means of p(x|z) for z drawn from the prior."""
-    x = to_host(model.sample(n, np.random.default_rng([seed, 3])))  # (n, data)
+    x = to_host(model.sample(n, np.random.default_rng([seed, streams.SAMPLES])))  # (n, data)
     return sheet(x, image_shape, f"{n} samples: the decoder's mean at z drawn from N(0, I)")
 
 
@@ -199,7 +200,7 @@ def data_and_samples(model: VAE, dataset: Dataset, seed: int) -> Figure:
     """For data in the plane: the training points beside as many draws from the model, noise of p(x|z) included."""
     x = dataset.values(dataset.x_train)  # (rows, 2)
     n = len(x)
-    rng = np.random.default_rng([seed, 3])
+    rng = np.random.default_rng([seed, streams.SAMPLES])
     means = to_host(model.sample(n, rng))  # (rows, 2)
     drawn = to_host(model.sample(n, rng, mean=False))  # (rows, 2)
     figure = Figure(figsize=(9, 3.4), layout="constrained")

@@ -103,7 +103,7 @@ class Trainer:
         """The rest of the epoch under way. False if it was stopped before its end."""
         state, config = self.state, self.config
         sizes = self.train_batches.sizes()
-        for x, eps in self.train_batches.shuffled(config.seed, state.epoch, skip=state.batch):
+        for x, eps in self.train_batches.shuffled(config.seed, state.epoch + 1, skip=state.batch):
             first = state.batch - state.batch % config.accumulate  # of the group whose gradients make one update
             group = sizes[first : first + config.accumulate]
             losses = self.model.forward_backward(x, eps, self.beta(), config.free_bits)

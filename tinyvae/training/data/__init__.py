@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyvae.errors import DataError
+from tinyvae.training import streams
 from tinyvae.training.data.dataset import Dataset as Dataset
 from tinyvae.training.data.dataset import split
 from tinyvae.training.data.published import FASHION_MNIST, MNIST, Progress, load_binarized_mnist, load_idx_set
@@ -50,7 +51,7 @@ def two_gaussians(points: int, seed: int) -> Dataset:
     """
     if points < 1:
         raise DataError(f"two-gaussians needs at least 1 point, not {points}")
-    rng = np.random.default_rng([seed, 2])
+    rng = np.random.default_rng([seed, streams.DATA])
     y = rng.integers(0, 2, 2 * points)
     means = np.array([[1.0, 1.0], [1.5, 0.5]])
     noise = rng.multivariate_normal(np.zeros(2), [[1.0, 0.5], [0.5, 1.0]], 2 * points)

@@ -39,7 +39,11 @@ class Dataset:
 
     def is_binary(self) -> bool:
         """Every value is 0 or 1."""
-        return all(bool(((x == 0) | (x * self.scale == 1)).all()) for x in (self.x_train, self.x_test))
+        one = 1 / self.scale
+        chunks = (x[i : i + 1000] for x in (self.x_train, self.x_test) for i in range(0, len(x), 1000))
+        return all(
+            bool(((x == 0) | (x == one)).all()) for x in chunks
+        )  # in chunks: most data shows itself in the first
 
     def thresholded(self) -> "Dataset":
         """Every value at least 1/2 becomes 1, every other one 0."""

@@ -1,0 +1,11 @@
+"""What random generators are for. A generator is named by (seed, purpose) or (seed, purpose, epoch), epochs from 1.
+
+So nothing random is stored with a run, and no two purposes share their numbers. The weights are drawn from (seed).
+"""
+
+ORDER = 1  # of the rows in an epoch
+NOISE = 2  # eps, and the draws of dynamic binarization, in an epoch
+TEST = 3  # the same for the test set, alike in every epoch
+DATA = 4  # the points of two-gaussians
+SAMPLES = 5  # in the pictures
+IMPORTANCE = 6  # z for log p(x)
