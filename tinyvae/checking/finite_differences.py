@@ -86,13 +86,13 @@ def gradcheck(
     Returns a Report, true if every gradient is right: `assert tinyvae.gradcheck(f, params, grads)`.
     Raises ValueError if names or shapes differ, a parameter is not float64, or the loss is not finite.
     """
-    if isinstance(params, np.ndarray):
+    argument = params
+    if not isinstance(params, Mapping):
         params = {"x": params}
     if not isinstance(grads, Mapping):
         grads = {"x": np.asarray(grads)}
     _check_arguments(params, grads)
     grads = {name: np.array(g, dtype=np.float64) for name, g in grads.items()}  # f may overwrite its own
-    argument = params["x"] if list(params) == ["x"] else params
     required = [
         p for p in inspect.signature(f).parameters.values() if p.default is p.empty and p.kind is not p.VAR_KEYWORD
     ]
@@ -128,7 +128,7 @@ def _check_tensor(
             check = _check_direction(loss, name, p, g, u)
             # an element that sits on a kink cannot be drawn again; the random direction has covered the tensor
             checks += [] if check is None else [check]
-    return max(checks, key=lambda c: (not c.passed, c.error / c.tolerance))
+    return max(checks, key=lambda c: (not c.passed, c.error / c.tolerance if c.tolerance else c.error))
 
 
 def _check_random_direction(loss: _Loss, name: str, p: np.ndarray, g: np.ndarray, rng: np.random.Generator) -> Check:

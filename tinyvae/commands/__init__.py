@@ -7,6 +7,7 @@ import argparse
 import sys
 from typing import NoReturn
 
+from tinyvae import __version__
 from tinyvae.errors import TinyvaeError, UsageError
 
 
@@ -27,6 +28,7 @@ def main(argv: list[str] | None = None) -> int:
         description="A variational autoencoder with every layer, gradient and kernel written by hand.",
         epilog="Begin with: tinyvae train    (each command explains itself: tinyvae train --help)",
     )
+    parser.add_argument("--version", action="version", version=f"tinyvae {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in (train, evaluate, generate, gradcheck):
         name = command.__name__.rpartition(".")[2]

@@ -167,11 +167,12 @@ def gaussian_loss(
         np.multiply(r, root, out=dmean)
         dmean *= -dnll
     np.multiply(r, r, out=r)
-    np.add.reduce(r, axis=1, out=nll)
     if shared:
+        np.add.reduce(r, axis=1, out=nll)
         nll += x.shape[1] * (float(logvar[0]) + LOG_2PI)
     else:
-        nll += np.add.reduce(logvar, axis=1)
+        np.add(r, logvar, out=t)
+        np.add.reduce(t, axis=1, out=nll)
         nll += x.shape[1] * LOG_2PI
     nll *= 0.5
     if dlogvar is not None:

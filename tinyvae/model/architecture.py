@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from numbers import Integral
 from typing import Any
 
 from tinyvae.model.params import Shapes
@@ -30,21 +31,18 @@ class Architecture:
         activation: str, likelihood: str, sigma: str | None, tied: bool,
     ) -> "Architecture":  # fmt: skip
         """The architecture, or ValueError saying which part is impossible."""
-        hidden = tuple(hidden)
+        data_dim, latent_dim = _checked_width("data_dim", data_dim), _checked_width("latent_dim", latent_dim)
+        hidden = _checked_widths("hidden", hidden)
         mirrored = hidden[::-1]
-        decoder_hidden = mirrored if decoder_hidden is None else tuple(decoder_hidden)
-        for name, width in [("data_dim", data_dim), ("latent_dim", latent_dim)]:
-            _check_width(name, width)
-        for name, widths in [("hidden", hidden), ("decoder_hidden", decoder_hidden)]:
-            for width in widths:
-                _check_width(name, width)
+        decoder_hidden = mirrored if decoder_hidden is None else _checked_widths("decoder_hidden", decoder_hidden)
         if activation not in ACTIVATION_NAMES:
             raise ValueError(f"activation must be one of {', '.join(ACTIVATION_NAMES)}, not {activation!r}")
         if likelihood not in LIKELIHOODS:
             raise ValueError(f"likelihood must be 'bernoulli' or 'gaussian', not {likelihood!r}")
-        sigma = sigma if likelihood == "gaussian" else None
-        if sigma is not None:
+        if likelihood == "gaussian":
             parse_sigma(sigma)
+        else:
+            sigma = None
         if tied and decoder_hidden != mirrored:
             raise ValueError(f"tied weights need a decoder that mirrors the encoder: decoder_hidden must be {mirrored}")
         if tied and sigma == "predicted":
@@ -97,11 +95,11 @@ class Architecture:
         return d
 
 
-def parse_sigma(sigma: str) -> float | None:
+def parse_sigma(sigma: str | None) -> float | None:
     """The number of "fixed:NUMBER", None for "learned" and "predicted". Raises ValueError for anything else."""
     if sigma in ("learned", "predicted"):
         return None
-    kind, _, text = sigma.partition(":")
+    kind, _, text = str(sigma).partition(":")
     try:
         value = float(text)
     except ValueError:
@@ -111,6 +109,13 @@ def parse_sigma(sigma: str) -> float | None:
     return value
 
 
-def _check_width(name: str, width: int) -> None:
-    if isinstance(width, bool) or not isinstance(width, int) or width < 1:
+def _checked_widths(name: str, widths: Sequence[int]) -> tuple[int, ...]:
+    if not isinstance(widths, Sequence) or isinstance(widths, str):
+        raise ValueError(f"{name} must be a list of widths, such as [400], not {widths!r}")
+    return tuple(_checked_width(name, width) for width in widths)
+
+
+def _checked_width(name: str, width: int) -> int:
+    if isinstance(width, bool) or not isinstance(width, Integral) or width < 1:
         raise ValueError(f"{name} must be a whole number, at least 1, not {width!r}")
+    return int(width)

@@ -234,6 +234,8 @@ class VAE:
         """log p(x|z) of each pair of rows, in nats.  x (rows, data), z (rows, latent) -> (rows,), a new array."""
         x = self._matrix(x, "x", self.architecture.data_dim)
         z = self._matrix(z, "z", self.architecture.latent_dim)
+        if x.shape[0] != z.shape[0]:
+            raise ValueError(f"x has {x.shape[0]} rows and z has {z.shape[0]}: they must come in pairs")
         self._reserve(x.shape[0])
         for layer in self.decoder:
             z = layer.forward(z)

@@ -114,7 +114,7 @@ class DownloadBar:
 
     @property
     def total(self) -> int | None:
-        """Bytes to come."""
+        """Bytes to come (pooch sets it, once it knows)."""
         return None
 
     @total.setter

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-import tinyvae
+from tinyvae import __version__
 from tinyvae.backend import to_host
 from tinyvae.errors import CheckpointError, DataError, TinyvaeError
 from tinyvae.model.vae import VAE
@@ -159,7 +159,7 @@ def _describe(config: Config, model: VAE) -> dict[str, Any]:
         **config.to_dict(),
         "parameters": int(model.params.flat.size),
         "versions": {
-            "tinyvae": tinyvae.__version__,
+            "tinyvae": __version__,
             "python": platform.python_version(),
             "numpy": np.__version__,
             **({"cupy": model.backend.xp.__version__} if model.backend.name == "cupy" else {}),

@@ -1,0 +1,146 @@
+"""Estimates of log p(x) against a model where it is exact, and draws of x against the distribution they come from."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+from strategies import KERNELS, assert_within, eps_of
+from test_model import make
+from test_oracles import DATA, LATENT, SIGMA, exact_elbo, exact_log_p, linear_model, posterior
+
+import tinyvae
+from tinyvae.model.estimates import active_units, log_likelihood
+from tinyvae.model.vae import CHUNK
+
+EPS = eps_of("float64")
+
+
+class Replay:
+    """A generator that hands out the given noise, call by call."""
+
+    def __init__(self, noise: Iterable[np.ndarray]) -> None:
+        self.noise = iter(noise)
+
+    def standard_normal(self, size: Any = None, dtype: Any = None) -> np.ndarray:
+        eps = next(self.noise)
+        assert eps.shape == size
+        return eps.astype(dtype)
+
+
+def at_the_posterior(kernels: str) -> tuple[tinyvae.VAE, np.ndarray]:
+    model, x = linear_model(kernels, 1, orthogonal=True)
+    W, b = model.params["decoder.0.weight"], model.params["decoder.0.bias"]
+    variances = np.diag(posterior(model, x)[1])
+    gain = W.T * variances / SIGMA**2  # (data, latent)
+    model.params["encoder.0.weight"][...] = np.concatenate([gain, np.zeros((DATA, LATENT))], axis=1)
+    model.params["encoder.0.bias"][...] = np.concatenate([-b @ gain, np.log(variances)])
+    return model, x
+
+
+@pytest.mark.parametrize("samples", [1, 2, 7])
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_at_the_true_posterior_every_sample_gives_log_p_exactly(kernels: str, samples: int) -> None:
+    model, x = at_the_posterior(kernels)
+    estimate = log_likelihood(model, x, samples, np.random.default_rng(0))
+    # sums of some 50 terms below 1e3, of matrices with condition numbers below 100, as for the ELBO
+    rounding = 50 * 1e3 * 100 * EPS
+    assert_within(estimate.log_p, exact_log_p(model, x), rounding)
+    if samples == 1:
+        assert np.all(np.isnan(estimate.standard_error))
+    else:
+        # the variance of equal weights is a difference of equal numbers: eps of them, before the root
+        assert np.all(estimate.standard_error <= math.sqrt(10 * samples * EPS) + rounding)
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_elsewhere_the_estimate_is_within_its_standard_error_and_above_the_elbo(kernels: str) -> None:
+    model, x = linear_model(kernels, 2, orthogonal=False)
+    estimate = log_likelihood(model, x, 20_000, np.random.default_rng(1))
+    truth = exact_log_p(model, x)
+    assert np.all(estimate.standard_error > 0)
+    # The error is normal with this deviation for well-behaved weights; 6 of them leave room for their tails.
+    assert np.all(np.abs(estimate.log_p - truth) <= 6 * estimate.standard_error)
+    assert np.all(truth - exact_elbo(model, x) > 10 * estimate.standard_error)  # a bound loose enough to tell apart
+
+
+def test_the_standard_error_is_the_spread_of_the_estimate() -> None:
+    model, x = linear_model("fused", 2, orthogonal=False)
+    runs = log_likelihood(model, np.tile(x[:1], (200, 1)), 1000, np.random.default_rng(3))  # each row has its own noise
+    # A standard deviation over 200 runs has a standard error of 1 / sqrt(400) = 5 %; 5 of them.
+    assert_within(runs.standard_error.mean() / runs.log_p.std(), 1.0, 0.25)
+
+
+def test_all_the_samples_say_at_least_as_much_as_all_but_one() -> None:
+    # log is concave and the mean of all weights is the mean of the leave-one-out means: for any weights at all.
+    model, x = make("bernoulli"), np.random.default_rng(2).uniform(0, 1, (3, 6))
+    noise = np.random.default_rng(3).standard_normal((5, 3, 2))
+    everything = log_likelihood(model, x, 5, Replay(noise)).log_p
+    without = [log_likelihood(model, x, 4, Replay(np.delete(noise, k, axis=0))).log_p for k in range(5)]
+    assert np.all(everything >= np.mean(without, axis=0) - 100 * EPS)
+    assert np.all(everything > np.mean(without, axis=0) + 1e-6)  # strictly, as these weights differ
+
+
+def test_no_weight_overflows_and_the_order_of_the_samples_does_not_matter() -> None:
+    model = make("gaussian, fixed")
+    x = np.full((2, 6), 300.0)  # log p(x|z) is about -6 * (300 / 0.3)^2 / 2, far below the smallest exponent
+    noise = np.random.default_rng(4).standard_normal((6, 2, 2))
+    forward, backward = (log_likelihood(model, x, 6, Replay(n)) for n in (noise, noise[::-1]))
+    assert np.all(forward.log_p < -1e6)
+    # some 60 roundings of a number of this size
+    assert_within(forward.log_p, backward.log_p, 60 * EPS * np.abs(forward.log_p))
+
+
+def test_more_rows_than_a_chunk_are_the_same_rows_and_progress_is_told() -> None:
+    model, told = make("bernoulli"), []
+    x = np.random.default_rng(5).uniform(0, 1, (CHUNK + 2, 6))
+    first, last = np.random.default_rng(6).standard_normal((3, CHUNK, 2)), np.ones((3, 2, 2))
+    # the generator is asked for the samples of the first chunk, then of the second
+    estimate = log_likelihood(model, x, 3, Replay([*first, *last]), told.append)
+    alone = log_likelihood(model, x[CHUNK:], 3, Replay(last))
+    assert told == [CHUNK, CHUNK + 2]
+    assert_within(estimate.log_p[CHUNK:], alone.log_p, 100 * EPS * np.abs(alone.log_p))
+
+
+def test_samples_must_be_at_least_1() -> None:
+    with pytest.raises(ValueError, match="samples must be at least 1, not 0"):
+        log_likelihood(make("bernoulli"), np.zeros((2, 6)), 0, np.random.default_rng(0))
+
+
+def test_active_units_are_those_whose_mu_varies_by_more_than_a_hundredth() -> None:
+    sign = np.array([1.0, -1.0] * 4)[:, None]  # variance 1, so the scale squared is the variance
+    mu = 5 + sign * np.sqrt([0.0, 0.0099, 0.0101, 1.0])
+    assert active_units(mu) == 2
+    assert active_units(mu[:, :2]) == 0
+
+
+# --------------------------------------------------------------------------------------------------------------- draws
+
+
+def test_bernoulli_draws_are_0_and_1_with_the_decoded_probability() -> None:
+    model, n = make("bernoulli"), 20_000
+    z = np.tile([[0.5, -1.0]], (n, 1))
+    x, p = model.draw(z, np.random.default_rng(7)), model.decode(z[:1])[0]
+    assert set(np.unique(x)) == {0.0, 1.0}
+    assert_within(x.mean(axis=0), p, 5 * np.sqrt(p * (1 - p) / n))  # 5 standard errors
+
+
+@pytest.mark.parametrize("kind", ["gaussian, fixed", "gaussian, learned", "gaussian, predicted"])
+def test_gaussian_draws_have_the_mean_and_the_variance_that_log_p_says(kind: str) -> None:
+    model, n = make(kind), 20_000
+    z = np.tile([[0.5, -1.0]], (n, 1))
+    x = model.draw(z, np.random.default_rng(8))
+    assert_within(x.mean(axis=0), model.decode(z[:1])[0], 5 * x.std(axis=0) / math.sqrt(n))
+    # log p(x|z) at the mean is minus the log of sigma sqrt(2 pi), summed: the sampler must agree with the density
+    peak = model.log_p_x_given_z(model.decode(z[:1]), z[:1])[0]
+    log_sigmas = -peak - 6 * 0.5 * math.log(2 * math.pi)
+    # 5 standard errors of log of a sample deviation, 1 / sqrt(2 n) each, of 6 independent ones
+    assert abs(np.log(x.std(axis=0)).sum() - log_sigmas) <= 5 * math.sqrt(6 / (2 * n))
+
+
+def test_sample_draws_only_if_asked() -> None:
+    model = make("bernoulli")
+    means, draws = (model.sample(50, np.random.default_rng(9), mean=mean) for mean in (True, False))
+    assert np.all((means > 0) & (means < 1))
+    assert set(np.unique(draws)) == {0.0, 1.0}
