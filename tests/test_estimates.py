@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 from strategies import KERNELS, assert_within, eps_of
 from test_model import make
 from test_oracles import DATA, LATENT, SIGMA, exact_elbo, exact_log_p, linear_model, posterior
@@ -70,6 +71,28 @@ def test_the_standard_error_is_the_spread_of_the_estimate() -> None:
     runs = log_likelihood(model, np.tile(x[:1], (200, 1)), 1000, np.random.default_rng(3))  # each row has its own noise
     # A standard deviation over 200 runs has a standard error of 1 / sqrt(400) = 5 %; 5 of them.
     assert_within(runs.standard_error.mean() / runs.log_p.std(), 1.0, 0.25)
+
+
+def test_the_estimate_and_its_standard_error_are_those_of_weights_written_out() -> None:
+    model, x, samples = make("gaussian, predicted"), np.random.default_rng(10).uniform(0, 1, (3, 6)), 5
+    noise = np.random.default_rng(11).standard_normal((samples, 3, 2))
+    mu, logvar = model.encode(x)
+    sigma = np.exp(logvar / 2)
+    log_w = np.empty((samples, 3))
+    for k, eps in enumerate(noise):
+        nll, _ = model.rows_loss(x, eps)
+        z = mu + sigma * eps
+        log_w[k] = -nll + norm.logpdf(z).sum(axis=1) - norm.logpdf(z, mu, sigma).sum(axis=1)
+    w = np.exp(log_w)
+    # some 60 roundings of terms that add up to less than 100, in a logarithm and hence relative in w
+    rounding = 60 * 100 * EPS
+    estimate = log_likelihood(model, x, samples, Replay(noise))
+    assert_within(estimate.log_p, np.log(w.mean(axis=0)), rounding)
+    assert_within(estimate.standard_error, w.std(axis=0, ddof=1) / w.mean(axis=0) / math.sqrt(samples), 10 * rounding)
+    for k, eps in enumerate(noise):  # one sample alone: minus the loss of that draw, with the KL of that draw
+        alone = log_likelihood(model, x, 1, Replay([eps]))
+        assert_within(alone.log_p, log_w[k], rounding)
+        assert np.all(np.isnan(alone.standard_error))
 
 
 def test_all_the_samples_say_at_least_as_much_as_all_but_one() -> None:

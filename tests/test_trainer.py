@@ -33,7 +33,8 @@ class Recorder:
 
 def make(*, model: dict | None = None, **options) -> Trainer:
     rng = np.random.default_rng(0)
-    x = rng.integers(0, 256, (ROWS + 12, DATA), dtype=np.uint8)
+    x = np.outer(rng.integers(0, 2, ROWS + 12), np.arange(1, DATA + 1) * 30) + rng.integers(0, 40, (ROWS + 12, DATA))
+    x = x.astype(np.uint8)  # two kinds of rows, and noise
     dataset = Dataset("pixels", x[:ROWS], x[ROWS:], scale=1 / 255)
     config = Config(**{"data": "pixels.npy", "backend": "numpy", "epochs": 3, "batch_size": 16, **options}).resolved(
         ROWS
@@ -52,7 +53,7 @@ def test_training_lowers_the_loss() -> None:
     assert trainer.run()
     rows = recorded(trainer).rows
     assert [row.epoch for row in rows] == list(range(1, 61))
-    assert rows[-1].train_loss < 0.95 * rows[0].train_loss
+    assert rows[-1].train_loss < 0.9 * rows[0].train_loss
     assert trainer.state.updates == 60 * 4  # 50 rows in batches of 16, 16, 16 and 2
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from tinyvae.errors import BackendError
 
+CACHE_LINE = 64  # bytes
 Array = Any  # a numpy.ndarray or a cupy.ndarray; CuPy need not be installed for the types to check
 
 
@@ -29,6 +30,18 @@ class Backend:
         if self.name == "numpy":
             a = to_host(a)
         return self.xp.asarray(a, dtype=dtype)
+
+    def zeros(self, size: int, dtype: Any) -> Array:
+        """A flat array of zeros that begins on a cache line, as CuPy's do.
+
+        NumPy's begin anywhere; vector loads that straddle two lines make Adam a tenth slower.
+        """
+        if self.name != "numpy":
+            return self.xp.zeros(size, dtype=dtype)
+        spare = CACHE_LINE // np.dtype(dtype).itemsize
+        a = np.zeros(size + spare, dtype=dtype)
+        start = -(a.ctypes.data % -CACHE_LINE) // a.itemsize
+        return a[start : start + size]
 
     def generator(self, *key: int) -> Any:
         """A random generator named by whole numbers: the same key gives the same numbers, on the same backend.

@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 failure, 2 bad arguments, 128 + signal when stopped. A use
 """
 
 import argparse
+import io
 import sys
 from typing import NoReturn
 
@@ -16,7 +17,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print what is wrong and where to read more, exit with 2."""
-        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+        self.exit(2, f"{self.prog}: error: {one_line(message)} (see {self.prog} --help)\n")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,18 +45,34 @@ def main(argv: list[str] | None = None) -> int:
     arguments = vars(parser.parse_args(argv))
     run, subparser = arguments.pop("run"), arguments.pop("parser")
     args = argparse.Namespace(**arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name need not fit the terminal's encoding
     try:
-        return run(args)
+        code = run(args)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
     except UsageError as error:
         return subparser.error(str(error))
     except TinyvaeError as error:
-        print(f"{subparser.prog}: {error}", file=sys.stderr)
+        print(f"{subparser.prog}: {one_line(str(error))}", file=sys.stderr)
+        return 1
+    except MemoryError as error:
+        print(f"{subparser.prog}: not enough memory ({one_line(str(error))}); ask for less", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{subparser.prog}: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
+    except OSError as error:  # the output cannot be written: its reader has gone, or its disk is full
         from tinyvae.training.progress import silence_stdout
 
-        silence_stdout()  # whoever read the output has gone
+        silence_stdout()
+        if not isinstance(error, BrokenPipeError):
+            print(f"{subparser.prog}: {one_line(str(error))}", file=sys.stderr)
         return 1
+
+
+def one_line(message: str) -> str:
+    """The message without line breaks: a file's name can hold one."""
+    return message.replace("\n", "\\n").replace("\r", "\\r")

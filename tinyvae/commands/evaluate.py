@@ -73,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _log_likelihood(args: argparse.Namespace, trained: loading.Trained, x: np.ndarray) -> dict[str, float | int | None]:
     rng = trained.model.backend.generator(trained.config.seed, streams.IMPORTANCE)
-    with Progress(console=Console(stderr=True), transient=True, disable=args.json) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=args.json or not console.is_terminal) as bar:
         task = bar.add_task(f"log p(x), {args.nll_samples} samples for each datum", total=len(x))
         estimate = log_likelihood(
             trained.model, x, args.nll_samples, rng, lambda rows: bar.update(task, completed=rows)
@@ -102,7 +103,7 @@ def _print_table(found: dict[str, Any], samples: int) -> None:
         by_chance = "" if error is None else f", of the sampling {error:.3f}"
         table.add_row("log p(x)", f"{found['log_likelihood']:.2f}", f"importance sampling, K = {samples}")
         table.add_row("", f"+- {found['log_likelihood_se']:.2f}", f"standard error over the data{by_chance}")
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, emoji=False)
     console.print(f"{found['run']} after epoch {found['epoch']}, on {found['rows']:,} test rows", markup=False)
     console.print(table)
     if "note" in found:

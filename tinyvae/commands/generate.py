@@ -44,8 +44,9 @@ def run(args: argparse.Namespace) -> int:
     """Generate and write."""
     if args.out.suffix not in (".png", ".npy"):
         raise UsageError(f"--out must end in .png or .npy, not {args.out.name!r}")
-    if args.n < 1 or args.seed < 0:
-        raise UsageError("--n must be at least 1 and --seed at least 0")
+    for name, smallest in (("n", 1), ("seed", 0)):
+        if getattr(args, name) < smallest:
+            raise UsageError(f"--{name} must be at least {smallest}, not {getattr(args, name)}")
     trained = loading.open_run(args)
     z, title, columns = _latents(args, trained)
     rng = np.random.default_rng([args.seed, streams.NOISE])
@@ -57,7 +58,10 @@ def run(args: argparse.Namespace) -> int:
             from tinyvae.training import figures  # matplotlib takes a while to load
 
             shape = trained.checkpoint.run["image_shape"]
-            figures.save_figure(figures.sheet(x, shape and (shape[0], shape[1]), title, columns), args.out)
+            figure = figures.sheet(x, shape and (shape[0], shape[1]), title, columns)
+            if args.manifold and shape:
+                figures.label_manifold(figure, (shape[0], shape[1]))
+            figures.save_figure(figure, args.out)
     except OSError as error:
         raise TinyvaeError(
             f"{args.out}: cannot be written ({error.strerror or error}); choose another --out"
@@ -74,7 +78,7 @@ def _latents(args: argparse.Namespace, trained: loading.Trained) -> tuple[np.nda
             raise UsageError(f"--manifold needs a two-dimensional z, but this run has {model.architecture.latent_dim}")
         from tinyvae.training import figures
 
-        return figures.manifold_points(), "The plane of z, decoded; right: z1 grows, up: z2 grows", figures.MANIFOLD
+        return figures.manifold_points(), "The plane of z, decoded", figures.MANIFOLD
     if args.interpolate:
         dataset = trained.dataset(args.data_dir)
         rows = len(dataset.x_test)

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from tinyvae.checking.models import check_models
 from tinyvae.checking.operations import check_operations
+from tinyvae.errors import UsageError
 
 SUMMARY = "check every hand-written gradient against finite differences"
 DESCRIPTION = """\
@@ -27,6 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check, print the table; 1 if a gradient is wrong."""
+    if args.seed < 0:
+        raise UsageError(f"--seed must be at least 0, not {args.seed}")
     console = Console(highlight=False, soft_wrap=True)
     groups = [("operations", check_operations(args.seed))]
     groups += [(f"models, {kernels} kernels", check_models(kernels, args.seed)) for kernels in ("reference", "fused")]

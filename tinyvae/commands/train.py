@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyvae import backend as backends
-from tinyvae.errors import DataError, UsageError
+from tinyvae.errors import DataError, TinyvaeError, UsageError
 from tinyvae.model.vae import VAE
 from tinyvae.training import config as configs
 from tinyvae.training import data
@@ -65,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option(g, "--likelihood", "p(x|z): bernoulli for x in [0, 1], gaussian for real x (default: bernoulli; "
            "two-gaussians: gaussian)", choices=configs.LIKELIHOODS)
     option(g, "--sigma", "standard deviation of the Gaussian: fixed:VALUE, learned (one number), or predicted (one for "
-           "each output) (default: learned)", metavar="HOW")
+           "each output) (default: learned; two-gaussians: fixed:0.5)", metavar="HOW")
 
     g = parser.add_argument_group("objective")
     option(g, "--beta", "weight of the KL (default: 1, the ELBO)", type=float, metavar="B")
@@ -115,16 +115,23 @@ def run(args: argparse.Namespace) -> int:
     try:
         asked = Config(**options)
         configs.check_data_name(asked.data, data.NAMES)
+        for name in ("data", "data_dir"):  # so that a run can be evaluated from anywhere
+            if name in options and Path(options[name]).exists() and options[name] not in data.NAMES:
+                options[name] = str(Path(options[name]).resolve())
+        asked = Config(**options)
     except ValueError as error:
         raise UsageError(str(error)) from error
+    for name in ("out", "resume"):
+        if given.get(name) == "":
+            raise UsageError(f"--{name} must name a directory")
     reporter = Reporter(quiet="quiet" in given)
-    with StopRequest() as stop:
-        if "resume" in given:
-            if "out" in given:
-                raise UsageError("--resume goes on in its own directory: leave --out away")
-            session = Session.resumed(Path(given["resume"]), options, reporter)
-        else:
-            session = Session.fresh(asked, given.get("out"), reporter)
+    if "resume" in given:
+        if "out" in given:
+            raise UsageError("--resume goes on in its own directory: leave --out away")
+        session = Session.resumed(Path(given["resume"]), options, reporter)
+    else:
+        session = Session.fresh(asked, given.get("out"), reporter)
+    with StopRequest() as stop:  # until here Ctrl-C ends the command at once: there is nothing to save yet
         complete = session.train(stop)
     if not complete:
         reporter.line(f"stopped and saved; go on with: tinyvae train --resume {session.run.path}")
@@ -164,7 +171,7 @@ class Session:
         for problem in problems:
             reporter.line(f"warning: {problem}; going on from {checkpoint.path.name}")
         stored = stored_config(checkpoint)
-        differences = stored.differences({k: v for k, v in options.items() if k not in MAY_CHANGE})
+        differences = stored.differences({k: v for k, v in options.items() if k not in MAY_CHANGE and v != "auto"})
         if differences:
             raise UsageError(f"{path} cannot be resumed with other options: {'; '.join(differences)}")
         config = configs.replaced(stored, {k: v for k, v in options.items() if k in MAY_CHANGE})
@@ -221,8 +228,13 @@ class Session:
         if draw:
             from tinyvae.training.figures import write_figures  # matplotlib takes a while to load
 
+            try:
+                paths = write_figures(self.run.path, self.model, self.dataset, self.run.rows, self.config.seed)
+            except OSError as error:
+                reason = error.strerror or error
+                raise TinyvaeError(f"{self.run.path}: trained and saved, but no pictures: {reason}") from error
             line("pictures:")
-            for path in write_figures(self.run.path, self.model, self.dataset, self.run.rows, self.config.seed):
+            for path in paths:
                 line(f"  {path}")
         line(f"next: tinyvae evaluate {self.run.path}")
 

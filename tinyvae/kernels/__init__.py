@@ -35,4 +35,4 @@ def select(kernels: str | None, backend: Backend) -> tuple[str, ModuleType]:
 
 def work_size(rows: int, widest: int) -> int:
     """How long `work` must be for batches of up to `rows` rows and layers of up to `widest` outputs."""
-    return max(2 * rows * widest, numpy_fused.ADAM_BLOCK)
+    return max(2 * rows * widest + widest, numpy_fused.ADAM_BLOCK)  # two arrays of a layer's output, and a row

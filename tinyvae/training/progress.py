@@ -24,7 +24,7 @@ class Reporter:
 
     def __init__(self, quiet: bool = False) -> None:
         self.quiet = quiet
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = Console(highlight=False, soft_wrap=True, emoji=False)
         self.live = self.console.is_terminal and not quiet
 
     def line(self, text: str = "") -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from tinyvae import __version__
 from tinyvae.backend import to_host
-from tinyvae.errors import CheckpointError, DataError, TinyvaeError
+from tinyvae.errors import CheckpointError, DataError, TinyvaeError, UsageError
 from tinyvae.model.vae import VAE
 from tinyvae.training import checkpoint as checkpoints
 from tinyvae.training.checkpoint import Checkpoint
@@ -44,6 +45,9 @@ class Run:
             (path / checkpoints.FOLDER).mkdir()
             write_text(path / "config.json", json.dumps(_describe(config, model), indent=2) + "\n")
         except OSError as error:
+            for made in (path / checkpoints.FOLDER, path):
+                with suppress(OSError):
+                    made.rmdir()  # only if it is empty
             raise TinyvaeError(
                 f"{path}: cannot be written ({error.strerror or error}); choose another --out"
             ) from error
@@ -53,9 +57,9 @@ class Run:
     def reopen(cls, path: Path) -> tuple["Run", Checkpoint, list[str]]:
         """An existing run, its newest whole checkpoint, and a line for each newer one that is damaged."""
         if not path.is_dir():
-            raise CheckpointError(f"{path}: there is no such run directory")
+            raise UsageError(f"{path}: there is no such run directory")
         checkpoint, problems = checkpoints.read_last(path)
-        if not checkpoint.run:
+        if "state" not in checkpoint.run:
             raise CheckpointError(f"{checkpoint.path}: is a model without the state of a run")
         if not os.access(path, os.W_OK):
             raise TinyvaeError(f"{path}: cannot be written (permission denied)")
@@ -136,7 +140,8 @@ def load_data(config: Config, progress: Progress = lambda file: None) -> Dataset
         return dataset
     low, high = dataset.range()
     if low < 0 or high > 1:
-        raise DataError(f"{dataset.name}: --binarize needs data in [0, 1], not [{low:g}, {high:g}]")
+        hint = "; divide pixels in 0..255 by 255 first" if low >= 0 and high <= 255 else ""
+        raise DataError(f"{dataset.name}: --binarize needs data in [0, 1], not [{low:g}, {high:g}]{hint}")
     return dataset.thresholded() if config.binarize == "threshold" else dataset
 
 

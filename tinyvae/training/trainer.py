@@ -68,9 +68,9 @@ class Trainer:
         dynamic = config.binarize == "dynamic"
         self.train_batches = Batches(model, dataset.x_train, dataset.scale, config.batch_size, dynamic)
         self.test_batches = Batches(model, dataset.x_test, dataset.scale, config.batch_size, dynamic)
-        xp, flat = model.backend.xp, model.grads.flat
-        self.m, self.v = xp.zeros_like(flat), xp.zeros_like(flat)  # Adam's moments, (parameters,) each
-        self.gathered = xp.zeros_like(flat) if config.accumulate > 1 else None  # the gradient of several batches
+        xp, zeros, size = model.backend.xp, model.backend.zeros, model.params.flat.size
+        self.m, self.v = zeros(size, model.dtype), zeros(size, model.dtype)  # Adam's moments, (parameters,) each
+        self.gathered = zeros(size, model.dtype) if config.accumulate > 1 else None  # the gradient of several batches
         self.norm2 = xp.zeros((), dtype=model.dtype)
         self.ring = xp.zeros((RING[model.backend.name], 4), dtype=model.dtype)  # loss, nll, kl, |g|^2 of the last steps
         self.ring_rows: list[int] = []
@@ -190,7 +190,9 @@ class Trainer:
                     return f"the {kind} {name} holds NaN or infinite values"
         largest = {name: float(to_host(abs(g).max())) for name, g in self.model.grads.items()}
         name = max(largest, key=lambda name: largest[name])
-        return f"the gradient {name} reaches {largest[name]:.1e}, too large to be squared in {self.model.dtype}"
+        if largest[name] > np.sqrt(np.finfo(self.model.dtype).max) / 2:
+            return f"the gradient {name} reaches {largest[name]:.1e}, too large to be squared in {self.model.dtype}"
+        return "every parameter and gradient is finite"
 
     def _finite(self, a: Array) -> bool:
         return bool(to_host(self.model.backend.xp.isfinite(a).all()))

@@ -6,8 +6,8 @@ import numpy as np
 
 from tinyvae.errors import DataError
 from tinyvae.training import streams
+from tinyvae.training.data.dataset import MIN_ROWS, split
 from tinyvae.training.data.dataset import Dataset as Dataset
-from tinyvae.training.data.dataset import split
 from tinyvae.training.data.published import FASHION_MNIST, MNIST, Progress, load_binarized_mnist, load_idx_set
 from tinyvae.training.data.user import load_user_file
 
@@ -49,8 +49,8 @@ def two_gaussians(points: int, seed: int) -> Dataset:
 
     Means (1, 1) and (1.5, 0.5), covariance [[1, 0.5], [0.5, 1]]; the label is the component.
     """
-    if points < 1:
-        raise DataError(f"two-gaussians needs at least 1 point, not {points}")
+    if points < MIN_ROWS:
+        raise DataError(f"two-gaussians needs at least {MIN_ROWS} points, not {points}")
     rng = np.random.default_rng([seed, streams.DATA])
     y = rng.integers(0, 2, 2 * points)
     means = np.array([[1.0, 1.0], [1.5, 0.5]])

@@ -7,6 +7,7 @@ import numpy as np
 
 from tinyvae.errors import DataError
 
+MIN_TEST_ROWS = 2  # an interpolation has two ends, a standard error two numbers
 MIN_ROWS = 10  # fewer cannot be split into a part to train on and a part to test on
 
 
@@ -67,7 +68,7 @@ def split(name: str, x: np.ndarray, y: np.ndarray | None, test_fraction: float, 
             f"{name}: {x.shape[0]} rows are too few to train and to test on; at least {MIN_ROWS} are needed"
         )
     order = np.random.default_rng(0).permutation(x.shape[0])
-    cut = x.shape[0] - round(x.shape[0] * test_fraction)
+    cut = x.shape[0] - max(MIN_TEST_ROWS, round(x.shape[0] * test_fraction))
     train, test = np.sort(order[:cut]), np.sort(order[cut:])
     if y is not None:
         fields |= {"y_train": y[train], "y_test": y[test]}

@@ -3,6 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -134,19 +135,23 @@ def _download(source: Source, published: Published, folder: Path, progress: Prog
     import requests
 
     pooch.get_logger().setLevel(logging.WARNING)
-    problems = []
+    problems, new = [], not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for mirror in source.mirrors:
             bar = progress(published.file)
             downloader: Any = pooch.HTTPDownloader(timeout=TIMEOUT, progressbar=bar)
             try:  # pooch writes to a temporary file, checks the hash, and only then renames
-                path = pooch.retrieve(
-                    mirror + published.file, published.hash, published.file, folder, downloader=downloader
-                )
-                return Path(path)
+                url = mirror + published.file
+                return Path(pooch.retrieve(url, published.hash, published.file, folder, downloader=downloader))
             except (requests.RequestException, ValueError) as error:  # ValueError: the hash is another
                 problems.append(f"{mirror}: {type(error).__name__}")
+            finally:
+                if bar is not None:
+                    bar.close()
+        if new:
+            with suppress(OSError):
+                folder.rmdir()  # if nothing is in it
     except OSError as error:
         raise DataError(
             f"{folder}: cannot be written ({error.strerror or error}); choose another --data-dir"

@@ -1,0 +1,171 @@
+"""What is made of a finished run: its figures of merit, and new data from it."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_commands import BASE, TINY, metrics, run, small_digits
+
+import tinyvae
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose latent space is in use, and whose last epoch is not its best one."""
+    folder = tmp_path_factory.mktemp("trained")
+    data = small_digits(folder)
+    longer = ["--hidden", "64", "--activation", "tanh", "--epochs", "60", "--lr", "0.01", "--batch-size", "9"]
+    assert run("train", "--data", data, *TINY, *longer, "--out", folder / "run") == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory of its own to run in, with own.npz."""
+    monkeypatch.chdir(tmp_path)
+    small_digits(tmp_path)
+    return tmp_path
+
+
+# ------------------------------------------------------------------------------------------------------------- evaluate
+
+
+def evaluated(folder: Path, capsys: pytest.CaptureFixture[str], *options: str) -> dict[str, Any]:
+    assert run("evaluate", folder, "--json", "--backend", "numpy", *options) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.count("\n") == 1
+    return json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+
+@pytest.mark.parametrize("options", [[], ["--binarize", "dynamic"], ["--beta", "3", "--free-bits", "0.3"]])
+def test_evaluate_gives_exactly_the_last_row_of_the_metrics(
+    here: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    assert run("train", *BASE, *options, "--out", "run") == 0
+    found, row = evaluated(here / "run", capsys), metrics(here / "run")[-1]
+    assert (found["epoch"], found["rows"]) == (3, 6)
+    for name in ("loss", "nll", "kl", "active_units"):
+        assert found[name] == float(row["active_units" if name == "active_units" else f"test_{name}"])
+
+
+def test_evaluate_takes_the_best_epoch_where_that_is_asked_for(
+    trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    losses = [float(row["test_loss"]) for row in metrics(trained)]
+    best = losses.index(min(losses)) + 1
+    assert best < len(losses)  # or this would show nothing
+    found = evaluated(trained, capsys, "--checkpoint", "best")
+    assert (found["epoch"], found["loss"]) == (best, min(losses))
+    assert evaluated(trained, capsys, "--checkpoint", "last")["loss"] == losses[-1]
+
+
+def test_the_log_likelihood_lies_above_the_bound(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = evaluated(trained, capsys, "--nll-samples", "500")
+    model, data = tinyvae.load(trained), tinyvae.load_data(str(trained.parent / "own.npz"))
+    rng = np.random.default_rng(0)
+    draws = [model.loss(data.x_test, rng.standard_normal((6, 2))).loss for _ in range(200)]
+    # In expectation log p(x) >= its K-sample bound >= the ELBO = -loss. Both figures are draws: 5 standard errors.
+    error = math.hypot(found["log_likelihood_mc_se"], float(np.std(draws)))
+    assert found["log_likelihood"] >= -found["loss"] - 5 * error
+    assert found["log_likelihood"] >= -np.mean(draws) - 5 * error / math.sqrt(200)
+    assert found["log_likelihood_se"] > 0
+
+
+def test_the_table_shows_the_same_figures(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = evaluated(trained, capsys)
+    assert run("evaluate", trained, "--backend", "numpy") == 0
+    out = capsys.readouterr().out
+    assert f"{trained} after epoch 60, on 6 test rows" in out
+    table = {line.rsplit("  ", 1)[0].split("  ")[0]: line for line in out.splitlines()}
+    for row, name in [("loss", "loss"), ("nll", "nll"), ("kl", "kl"), ("log p(x)", "log_likelihood")]:
+        assert f" {found[name]:.2f} " in table[row]
+    assert run("evaluate", trained, "--nll-samples", "0") == 0
+    assert "log p(x)" not in capsys.readouterr().out
+
+
+def test_evaluate_is_the_same_every_time(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluated(trained, capsys) == evaluated(trained, capsys)
+
+
+# ------------------------------------------------------------------------------------------------------------- generate
+
+
+def generated(folder: Path, out: Path, *options: str) -> np.ndarray:
+    assert run("generate", folder, "--out", out, "--backend", "numpy", *options) == 0
+    return np.load(out)
+
+
+def test_samples_are_numbers_that_a_seed_reproduces(trained: Path, here: Path) -> None:
+    x = generated(trained, here / "a.npy", "--n", "9")
+    assert x.shape == (9, 64)
+    assert np.all((x > 0) & (x < 1))
+    assert np.array_equal(x, generated(trained, here / "b.npy", "--n", "9", "--seed", "0"))
+    assert not np.array_equal(x, generated(trained, here / "c.npy", "--n", "9", "--seed", "1"))
+    assert not np.array_equal(x, generated(trained, here / "d.npy", "--n", "9", "--checkpoint", "best"))
+    assert sorted(p.name for p in here.iterdir()) == ["a.npy", "b.npy", "c.npy", "d.npy", "own.npz"]
+
+
+def test_draws_are_black_and_white_where_the_model_is(trained: Path, here: Path) -> None:
+    x = generated(trained, here / "a.npy", "--n", "9", "--draw")
+    assert set(np.unique(x)) == {0.0, 1.0}
+    assert np.array_equal(x, generated(trained, here / "a.npy", "--n", "9", "--draw"))
+
+
+def test_an_interpolation_goes_from_one_mu_to_the_other_in_equal_steps(trained: Path, here: Path) -> None:
+    model, data = tinyvae.load(trained), tinyvae.load_data(str(trained.parent / "own.npz"))
+    x = generated(trained, here / "a.npy", "--interpolate", "1", "4")
+    mu = model.encode(data.x_test[[1, 4]])[0].astype("float64")
+    assert np.abs(mu[0] - mu[1]).max() > 0.5  # or this would show nothing
+    t = np.linspace(0, 1, 11)[:, None]
+    assert np.array_equal(x, model.decode((1 - t) * mu[0] + t * mu[1]))
+
+
+def test_the_manifold_is_the_plane_of_z_from_the_top_left(trained: Path, here: Path) -> None:
+    model = tinyvae.load(trained)
+    x = generated(trained, here / "a.npy", "--manifold")
+    # The outermost of 15 points of equal probability is the quantile 14.5/15 of the normal distribution, 1.8339.
+    corners = model.decode([[-1.8339146, 1.8339146], [1.8339146, 1.8339146], [-1.8339146, -1.8339146], [0, 0]])
+    # float32: the corner is rounded to 1e-7, and a decoder of so few weights magnifies that by less than 100
+    assert np.all(np.abs(x[[0, 14, 210, 112]] - corners) < 1e-5)
+
+
+@pytest.mark.parametrize("options", [["--n", "5"], ["--interpolate", "0", "1"], ["--manifold"], ["--draw"]])
+def test_a_picture_is_written_and_named(
+    trained: Path, here: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    assert run("generate", trained, "--out", "a.png", *options) == 0
+    assert capsys.readouterr() == ("a.png\n", "")
+    assert (here / "a.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_samples_need_no_data_but_an_evaluation_does(
+    trained: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("train", *BASE, "--out", "run") == 0
+    (here / "own.npz").unlink()
+    assert generated(here / "run", here / "a.npy").shape == (64, 64)
+    capsys.readouterr()
+    assert run("evaluate", "run") == 1
+    assert "own.npz" in capsys.readouterr().err
+
+
+def test_other_data_than_in_training_are_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("train", *BASE, "--out", "run") == 0
+    shutil.copy("own.npz", "before.npz")
+    np.savez("own.npz", x=np.load("before.npz")["x"][::-1])
+    assert run("evaluate", "run") == 1
+    assert "was made with other data than own holds now" in capsys.readouterr().err
+
+
+def test_a_run_can_be_evaluated_from_another_directory(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run("train", *BASE, "--out", "run") == 0
+    (here / "elsewhere").mkdir()
+    monkeypatch.chdir(here / "elsewhere")
+    assert evaluated(here / "run", capsys)["rows"] == 6
