@@ -51,7 +51,9 @@ def master(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "model" / "checkpoints").mkdir(parents=True)
     tinyvae.save(tinyvae.load(folder / "run"), folder / "model" / "checkpoints" / "step-000000001.safetensors")
     shutil.copytree(folder / "run", folder / "renamed")
-    (folder / "renamed/checkpoints/best.safetensors").replace(folder / "renamed/checkpoints/step-000000002.safetensors")
+    (folder / "renamed/checkpoints/best-000001.safetensors").replace(
+        folder / "renamed/checkpoints/step-000000002.safetensors"
+    )
     shutil.copytree(folder / "run", folder / "damaged")
     for path in (folder / "damaged" / "checkpoints").iterdir():
         path.write_bytes(path.read_bytes()[:-1])

@@ -27,11 +27,15 @@ def moments(model: tinyvae.VAE) -> dict[str, np.ndarray]:
     return {"adam.m": np.linspace(0, 1, size, dtype=model.dtype), "adam.v": np.ones(size, dtype=model.dtype)}
 
 
+def everything(model: tinyvae.VAE) -> dict[str, np.ndarray]:
+    return {**model.params, **moments(model)}
+
+
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     path = tmp_path / "step-000000001.safetensors"
     model = small_model(seed=1)
-    c.save_checkpoint(path, model, moments(model), {"state": {"epoch": 3}})
+    c.save_checkpoint(path, model, everything(model), {"state": {"epoch": 3}})
     return path
 
 
@@ -51,7 +55,7 @@ def test_save_then_load_gives_the_same_model(tmp_path: Path, dtype: str, options
 def test_the_same_state_gives_the_same_bytes(tmp_path: Path) -> None:
     model = small_model()
     for name in ("a", "b"):
-        c.save_checkpoint(tmp_path / name, model, moments(model), {"state": {"epoch": 3, "batch": 1}})
+        c.save_checkpoint(tmp_path / name, model, everything(model), {"state": {"epoch": 3, "batch": 1}})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -181,7 +185,7 @@ def test_the_newest_whole_checkpoint_is_found_and_the_damaged_one_named(tmp_path
     model = small_model()
     (tmp_path / c.FOLDER).mkdir()
     for step in (1, 2, 30):
-        c.save_checkpoint(c.step_path(tmp_path, step), model, moments(model), {"state": {"epoch": step}})
+        c.save_checkpoint(c.step_path(tmp_path, step), model, everything(model), {"state": {"epoch": step}})
     c.prune(tmp_path)
     assert [path.name for path in c.saved_steps(tmp_path)] == [
         "step-000000002.safetensors",
@@ -210,19 +214,55 @@ def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(
     def fail(*args, **kwargs):
         raise OSError(code, os.strerror(code))
 
-    def half(tensors, path, metadata):
-        Path(path).write_bytes(b"half a file")
+    def half(path, content):
+        Path(path).write_bytes(content[:7])
         fail()
 
     if fault == "write":
-        monkeypatch.setattr(c, "save_file", half)
+        monkeypatch.setattr(c, "write_bytes", half)
     else:
         monkeypatch.setattr(files.os, fault, fail)
     model = small_model(seed=2)
     with pytest.raises(OSError, match=os.strerror(code)):
-        c.save_checkpoint(saved, model, moments(model), {})
+        c.save_checkpoint(saved, model, everything(model), {})
     assert saved.read_bytes() == before
     assert list(saved.parent.iterdir()) == [saved]
+
+
+def test_a_file_system_that_really_refuses_is_an_oserror(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        tinyvae.save(small_model(), tmp_path / "nowhere" / "model.safetensors")
+
+
+FILE_TOO_LARGE = """
+import resource, signal, sys
+from pathlib import Path
+import tinyvae
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (300, 300))
+try:
+    tinyvae.save(tinyvae.VAE(3, (2,), 1, seed=2), Path(sys.argv[1]))
+except OSError as error:
+    sys.exit(f"refused: {error.strerror}")
+"""
+
+
+def test_a_write_that_the_system_cuts_off_leaves_the_old_file(saved: Path) -> None:
+    before = saved.read_bytes()
+    done = subprocess.run(
+        [sys.executable, "-c", FILE_TOO_LARGE, str(saved)], capture_output=True, text=True, check=False
+    )
+    assert done.stderr == "refused: File too large\n"
+    assert saved.read_bytes() == before
+    assert list(saved.parent.iterdir()) == [saved]
+
+
+def test_a_nan_is_never_written_over_a_good_file(saved: Path) -> None:
+    before, model = saved.read_bytes(), small_model()
+    model.params["encoder.0.bias"][0] = np.nan
+    with pytest.raises(CheckpointError, match=r"encoder\.0\.bias holds NaN"):
+        tinyvae.save(model, saved)
+    assert saved.read_bytes() == before
 
 
 KILLED_AT = """
@@ -244,7 +284,7 @@ def deadly(module, name):
         return original(*args, **kwargs)
     setattr(module, name, call)
 
-for module, name in [(checkpoint, "save_file"), (os, "fsync"), (os, "replace"), (os, "open"), (os, "close")]:
+for module, name in [(checkpoint, "write_bytes"), (os, "fsync"), (os, "replace"), (os, "open"), (os, "close")]:
     deadly(module, name)
 tinyvae.save(tinyvae.VAE(3, (2,), 1, seed=2), path)
 """

@@ -97,7 +97,8 @@ def test_a_run_directory_holds_all_there_is_to_know(here: Path) -> None:
     folder = here / "run"
     assert sorted(str(p.relative_to(folder)) for p in folder.rglob("*")) == [
         "checkpoints",
-        "checkpoints/best.safetensors",
+        "checkpoints/best-000002.safetensors",
+        "checkpoints/best-000003.safetensors",
         "checkpoints/step-000000002.safetensors",
         "checkpoints/step-000000003.safetensors",
         "config.json",

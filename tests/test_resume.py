@@ -16,7 +16,9 @@ import tinyvae
 from tinyvae.commands import main, train
 from tinyvae.errors import NonFiniteError
 from tinyvae.training import checkpoint as checkpoints
+from tinyvae.training.metrics import Evaluation
 from tinyvae.training.signals import StopRequest
+from tinyvae.training.trainer import Trainer
 
 EPOCHS = 4
 BATCHES = 5  # of an epoch: 54 rows in batches of 12, the last of 6
@@ -46,7 +48,9 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, updates: int) -> None:
 
 def final_state(run: Path) -> dict[str, bytes]:
     """Everything that must not depend on interruptions: the last checkpoint, the best, the losses, new samples."""
-    kept = [checkpoints.saved_steps(run)[-1], run / checkpoints.FOLDER / checkpoints.BEST]
+    last = checkpoints.saved_steps(run)[-1]
+    best_epoch = checkpoints.read_checkpoint(last).run["state"]["best_epoch"]
+    kept = [last, checkpoints.best_path(run, best_epoch)]
     found = {path.name: path.read_bytes() for path in kept}
     with (run / "metrics.csv").open() as file:
         rows = [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
@@ -104,6 +108,75 @@ def test_more_epochs_later_are_the_same_as_at_once(data: str, tmp_path: Path) ->
     assert main(options(data, "--out", str(parts))) == 0
     assert main(["train", "--resume", str(parts), "--epochs", "6", "--no-figures", "--quiet"]) == 0
     np.testing.assert_array_equal(tinyvae.load(parts).params.flat, tinyvae.load(whole).params.flat)
+
+
+def test_killed_between_the_best_and_its_checkpoint_the_older_best_still_stands(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The test losses make epoch 2 the best; the kill comes when the file of the (worse) epoch 3 would be written."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    losses = {1: 5.0, 2: 3.0, 3: 4.0, 4: 4.5}
+
+    def evaluate(self):
+        return Evaluation(losses[self.state.epoch + 1], 1.0, 1.0, 1)
+
+    monkeypatch.setattr(Trainer, "evaluate_test", evaluate)
+    assert main(options(data, "--out", str(whole))) == 0
+    original, calls = checkpoints.save_checkpoint, iter(range(1, 99))
+
+    def killed(path, *args, **kwargs):
+        if next(calls) == 4:  # best 1, step 1, best 2, step 2
+            raise KeyboardInterrupt
+        original(path, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save_checkpoint", killed)
+        assert main(options(data, "--out", str(parts))) == 130
+    assert checkpoints.best_path(parts, 2).exists()
+    assert checkpoints.read_last(parts)[0].run["state"]["best_epoch"] == 1
+    assert main(["train", "--resume", str(parts), "--no-figures", "--quiet"]) == 0
+    assert final_state(parts) == final_state(whole)
+
+
+def test_the_best_epoch_before_a_stop_is_still_the_best_after_it(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = {1: 5.0, 2: 3.0, 3: 4.0, 4: 4.5}
+    monkeypatch.setattr(Trainer, "evaluate_test", lambda self: Evaluation(losses[self.state.epoch + 1], 1.0, 1.0, 1))
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2 * BATCHES)
+        assert main(options(data, "--out", str(out))) == 130
+    after_two = checkpoints.read_last(out)[0].params
+    assert main(["train", "--resume", str(out), "--no-figures", "--quiet"]) == 0
+    best = checkpoints.read_checkpoint(checkpoints.best_path(out, 2))
+    for name, a in after_two.items():
+        np.testing.assert_array_equal(best.params[name], a)
+    assert checkpoints.read_last(out)[0].run["state"]["best_epoch"] == 2
+
+
+def test_a_lost_best_file_is_named_and_the_run_goes_on(
+    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert main(options(data, "--out", str(out))) == 0
+    epoch = checkpoints.read_last(out)[0].run["state"]["best_epoch"]
+    checkpoints.best_path(out, epoch).write_bytes(b"x")
+    assert main(["train", "--resume", str(out), "--epochs", "5", "--no-figures"]) == 0
+    assert "the best epoch is looked for anew" in capsys.readouterr().out
+
+
+def test_a_run_out_of_patience_is_not_resumed(
+    data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    losses = {1: 3.0, 2: 4.0, 3: 4.0, 4: 4.5}
+    monkeypatch.setattr(Trainer, "evaluate_test", lambda self: Evaluation(losses[self.state.epoch + 1], 1.0, 1.0, 1))
+    out = str(tmp_path / "run")
+    assert main(options(data, "--out", out, "--patience", "2")) == 0
+    with pytest.raises(SystemExit) as caught:
+        main(["train", "--resume", out])
+    assert caught.value.code == 2
+    assert "for want of a better test loss" in capsys.readouterr().err
 
 
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_serves(
@@ -223,7 +296,9 @@ def test_a_run_killed_in_mid_epoch_resumes_to_the_same_end(data: str, tmp_path: 
 
 SECOND = """
 import os, signal, sys, time
+from tinyvae.training.metrics import Evaluation
 from tinyvae.training.signals import StopRequest
+from tinyvae.training.trainer import Trainer
 with StopRequest() as stop:
     os.kill(os.getpid(), signal.SIGTERM)
     assert stop.received == signal.SIGTERM

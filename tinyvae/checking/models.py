@@ -55,8 +55,11 @@ def check_model(case: ModelCase, kernels: str, seed: int = 0) -> Iterator[Check]
     model.loss_and_grad(x, eps, case.beta, case.free_bits)
     grads = {name: grad.copy() for name, grad in model.grads.items()}
 
-    def loss() -> float:
-        return model.loss(x, eps, case.beta, case.free_bits).loss
+    def loss() -> np.ndarray:
+        """The loss as terms: a Gaussian's can cancel, and the tolerance must not vanish with their sum."""
+        total = model.loss(x, eps, case.beta, case.free_bits).loss
+        terms = np.append(model.nll / ROWS, case.beta * model.kl.sum(axis=0) / ROWS)
+        return np.append(terms, total - terms.sum())
 
     def kinks() -> np.ndarray:
         """On which side every rectifier and every free-bits allowance is, after `loss`."""

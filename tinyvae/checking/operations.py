@@ -28,7 +28,7 @@ def _dense(rng: np.random.Generator) -> Iterator[Check]:
     p = _normals(rng, x=(N, D), W=(D, K), b=(K,))
     dy = rng.standard_normal((N, K))
     dx, dW, db = dense.dense_backward(dy, p["x"], p["W"])
-    yield from _report("dense", lambda: dy * dense.dense_forward(**p), p, {"x": dx, "W": dW, "b": db})
+    yield from _report(rng, "dense", lambda: dy * dense.dense_forward(**p), p, {"x": dx, "W": dW, "b": db})
 
 
 def _activation(name: str, rng: np.random.Generator) -> Iterator[Check]:
@@ -37,7 +37,7 @@ def _activation(name: str, rng: np.random.Generator) -> Iterator[Check]:
     dy = rng.standard_normal((N, D))
     grads = {"a": backward(dy, forward(p["a"]))}
     kinks = (lambda: p["a"] > 0) if name in activations.KINKED else None
-    yield from _report(name, lambda: dy * forward(p["a"]), p, grads, kinks)
+    yield from _report(rng, name, lambda: dy * forward(p["a"]), p, grads, kinks)
 
 
 def _reparameterize(rng: np.random.Generator) -> Iterator[Check]:
@@ -45,14 +45,14 @@ def _reparameterize(rng: np.random.Generator) -> Iterator[Check]:
     eps, dz = rng.standard_normal((2, N, K))
     dmu, dlogvar = gaussian.reparameterize_backward(dz, p["logvar"], eps)
     f = lambda: dz * gaussian.reparameterize_forward(p["mu"], p["logvar"], eps)
-    yield from _report("reparameterize", f, p, {"mu": dmu, "logvar": dlogvar})
+    yield from _report(rng, "reparameterize", f, p, {"mu": dmu, "logvar": dlogvar})
 
 
 def _kl(rng: np.random.Generator) -> Iterator[Check]:
     p = _normals(rng, mu=(N, K), logvar=(N, K))
     dkl = rng.standard_normal((N, K))
     dmu, dlogvar = gaussian.kl_backward(dkl, p["mu"], p["logvar"])
-    yield from _report("kl", lambda: dkl * gaussian.kl_forward(**p), p, {"mu": dmu, "logvar": dlogvar})
+    yield from _report(rng, "kl", lambda: dkl * gaussian.kl_forward(**p), p, {"mu": dmu, "logvar": dlogvar})
 
 
 def _free_bits(rng: np.random.Generator) -> Iterator[Check]:
@@ -61,6 +61,7 @@ def _free_bits(rng: np.random.Generator) -> Iterator[Check]:
     dcharged = rng.standard_normal(K)
     dkl = gaussian.free_bits_backward(dcharged, p["kl"], free_bits)  # (latent,), the same for every row
     yield from _report(
+        rng,
         "free bits",
         lambda: dcharged * gaussian.free_bits_forward(p["kl"], free_bits),
         p,
@@ -75,7 +76,7 @@ def _bernoulli(rng: np.random.Generator) -> Iterator[Check]:
     dnll = rng.standard_normal((N, 1))
     dlogits = likelihoods.bernoulli_nll_backward(dnll, p["logits"], x)
     f = lambda: dnll[:, 0] * likelihoods.bernoulli_nll_forward(p["logits"], x)
-    yield from _report("bernoulli nll", f, p, {"logits": dlogits})
+    yield from _report(rng, "bernoulli nll", f, p, {"logits": dlogits})
 
 
 def _gaussian(rng: np.random.Generator) -> Iterator[Check]:
@@ -84,7 +85,7 @@ def _gaussian(rng: np.random.Generator) -> Iterator[Check]:
     dnll = rng.standard_normal((N, 1))
     dmean, dlogvar = likelihoods.gaussian_nll_backward(dnll, p["mean"], p["logvar"], x)
     f = lambda: dnll[:, 0] * likelihoods.gaussian_nll_forward(p["mean"], p["logvar"], x)
-    yield from _report("gaussian nll", f, p, {"mean": dmean, "logvar": dlogvar})
+    yield from _report(rng, "gaussian nll", f, p, {"mean": dmean, "logvar": dlogvar})
 
 
 def _gaussian_shared(rng: np.random.Generator) -> Iterator[Check]:
@@ -93,7 +94,7 @@ def _gaussian_shared(rng: np.random.Generator) -> Iterator[Check]:
     dnll = rng.standard_normal((N, 1))
     dmean, dlogvar = likelihoods.gaussian_nll_backward(dnll, p["mean"], p["logvar"], x)
     f = lambda: dnll[:, 0] * likelihoods.gaussian_nll_forward(p["mean"], p["logvar"], x)
-    yield from _report("gaussian nll, one sigma", f, p, {"mean": dmean, "logvar": dlogvar.sum(keepdims=True)[0]})
+    yield from _report(rng, "gaussian nll, one sigma", f, p, {"mean": dmean, "logvar": dlogvar.sum(keepdims=True)[0]})
 
 
 def _normals(rng: np.random.Generator, **shapes: tuple[int, ...]) -> Arrays:
@@ -101,7 +102,12 @@ def _normals(rng: np.random.Generator, **shapes: tuple[int, ...]) -> Arrays:
 
 
 def _report(
-    operation: str, f: Callable[[], Any], p: Arrays, grads: Arrays, kinks: Callable[[], Any] | None = None
+    rng: np.random.Generator,
+    operation: str,
+    f: Callable[[], Any],
+    p: Arrays,
+    grads: Arrays,
+    kinks: Callable[[], Any] | None = None,
 ) -> Iterator[Check]:
-    for check in gradcheck(f, p, grads, kinks=kinks):
+    for check in gradcheck(f, p, grads, kinks=kinks, seed=int(rng.integers(2**31))):
         yield replace(check, name=f"{operation}: {check.name}")

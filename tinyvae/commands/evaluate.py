@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _log_likelihood(args: argparse.Namespace, trained: loading.Trained, x: np.ndarray) -> dict[str, float | int | None]:
-    rng = trained.model.backend.generator(trained.config.seed, streams.IMPORTANCE)
+    rng = np.random.default_rng([trained.config.seed, streams.IMPORTANCE])
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=args.json or not console.is_terminal) as bar:
         task = bar.add_task(f"log p(x), {args.nll_samples} samples for each datum", total=len(x))

@@ -58,7 +58,8 @@ def run(args: argparse.Namespace) -> int:
             from tinyvae.training import figures  # matplotlib takes a while to load
 
             shape = trained.checkpoint.run["image_shape"]
-            figure = figures.sheet(x, shape and (shape[0], shape[1]), title, columns)
+            ink = figures.ink_of(trained.model, x)
+            figure = figures.sheet(x, shape and (shape[0], shape[1]), title, columns, ink)
             if args.manifold and shape:
                 figures.label_manifold(figure, (shape[0], shape[1]))
             figures.save_figure(figure, args.out)

@@ -49,6 +49,6 @@ def open_run(args: argparse.Namespace) -> Trained:
     last, _ = checkpoints.read_last(path)
     config = stored_config(last)
     if args.checkpoint == "best":
-        best = checkpoints.read_checkpoint(path / checkpoints.FOLDER / checkpoints.BEST)
+        best = checkpoints.read_checkpoint(checkpoints.best_path(path, last.run["state"]["best_epoch"]))
         return Trained(last, config, best.model(args.backend), best.run["epoch"])
     return Trained(last, config, last.model(args.backend), last.run["state"]["epoch"])

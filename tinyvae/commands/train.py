@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tinyvae import backend as backends
-from tinyvae.errors import DataError, TinyvaeError, UsageError
+from tinyvae.errors import DataError, NonFiniteError, TinyvaeError, UsageError
 from tinyvae.model.vae import VAE
 from tinyvae.training import config as configs
 from tinyvae.training import data
@@ -14,7 +14,7 @@ from tinyvae.training.config import Config
 from tinyvae.training.data import Dataset
 from tinyvae.training.metrics import Row
 from tinyvae.training.progress import Reporter
-from tinyvae.training.run import Run, check_same_data, is_cross_entropy, load_data, stored_config
+from tinyvae.training.run import Run, check_same_data, is_cross_entropy, load_data, stored_config, write_config
 from tinyvae.training.signals import StopRequest
 from tinyvae.training.trainer import RunState, Trainer
 
@@ -78,11 +78,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
            f"{configs.STEPS_FOR_OWN_DATA:,} steps)", type=int, metavar="N")
     option(g, "--batch-size", "rows in a step (default: 128; digits: 64; two-gaussians: 50)", type=int, metavar="N")
     option(g, "--lr", "Adam's step size (default: 0.001)", type=float, metavar="LR")
-    option(g, "--lr-schedule", "constant, or cosine: down to 0 at the last step (default: constant)",
+    option(g, "--lr-schedule", "constant, or cosine: down towards 0 at the end of --epochs (default: constant)",
            choices=configs.SCHEDULES)
     option(g, "--clip-norm", "shorten a gradient that is longer than this (default: no clipping)", type=float,
            metavar="NORM")
-    option(g, "--accumulate", "batches whose gradients make one step (default: 1)", type=int, metavar="STEPS")
+    option(g, "--accumulate", "batches whose gradients make one step (default: 1)", type=int, metavar="BATCHES")
     option(g, "--patience", "stop after so many epochs without a better test loss (default: never)", type=int,
            metavar="EPOCHS")
     option(g, "--seed", "draws weights, order and noise: the same seed, the same run (default: 0)", type=int,
@@ -98,7 +98,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     g = parser.add_argument_group("the run")
     option(g, "--out", "the run directory (default: runs/<data>-<date and time>)", metavar="DIR")
-    option(g, "--resume", "go on with a stopped run, with its own options; only --epochs may be another", metavar="DIR")
+    option(g, "--resume", "go on with a stopped run, with its own options; only --epochs and --data-dir may be others",
+           metavar="DIR")
     option(g, "--checkpoint-every", "save after so many epochs (default: a twentieth of --epochs)", type=int,
            metavar="EPOCHS")
     option(g, "--no-figures", "draw no pictures", action="store_true")
@@ -183,7 +184,12 @@ class Session:
         check_same_data(checkpoint, dataset)
         config, model = build(config, dataset, reporter)
         session = cls(config, dataset, model, run, reporter)
-        run.restore(session.trainer, checkpoint)
+        lost = run.restore(session.trainer, checkpoint)
+        if lost:
+            reporter.line(f"warning: {lost}; the best epoch is looked for anew")
+        if session.trainer.finished():
+            raise UsageError(f"{path} has stopped for want of a better test loss (--patience {config.patience})")
+        write_config(path, config, model)
         session.saved_updates = state.updates
         where = f"epoch {state.epoch + 1}, batch {state.batch + 1}" if state.batch else f"epoch {state.epoch + 1}"
         reporter.line(f"going on with {path} at {where}, from {checkpoint.path.name}")
@@ -195,6 +201,9 @@ class Session:
         self.reporter.start(trainer.state, trainer.epochs, trainer.updates_per_epoch())
         try:
             complete = trainer.run(stop=lambda: stop.received is not None)
+        except NonFiniteError:
+            self.run.save_table()  # the epochs before it show where it went wrong
+            raise
         finally:
             self.reporter.stop()
         if self.saved_updates != trainer.state.updates:

@@ -7,6 +7,7 @@ import numpy as np
 
 from tinyvae.backend import Array, to_host
 from tinyvae.model.vae import CHUNK, VAE
+from tinyvae.ops import gaussian
 
 ACTIVE_VARIANCE = 0.01
 
@@ -31,7 +32,7 @@ def log_likelihood(model: VAE, x: Any, samples: int, rng: Any, progress: Any = N
 
         log p(x) ~ log (1/K) sum_k w_k,    w_k = p(x|z_k) p(z_k) / q(z_k|x),    z_k ~ q(z|x)
 
-    x (rows, data), K = `samples`, rng a generator of the model's backend; `progress(rows done)` is called now and then.
+    x (rows, data), K = `samples`, rng a NumPy generator on any backend; `progress(rows done)` is called now and then.
     The estimate lies below log p(x) on average and rises with K; at K = 1 it is the ELBO. A few rows at a time, and the
     sum of the weights is kept relative to the largest so far, so nothing overflows and memory does not grow with K.
     The standard error is that of log of the mean weight: std(w) / (mean(w) sqrt(K)).
@@ -57,8 +58,8 @@ def _chunk(model: VAE, x: Any, samples: int, rng: Any) -> tuple[np.ndarray, np.n
     largest = xp.full(x.shape[0], -math.inf)  # (rows,): the largest log w so far
     total, squares = xp.zeros(x.shape[0]), xp.zeros(x.shape[0])  # sums of w and w^2, relative to it
     for _ in range(samples):
-        eps = rng.standard_normal(size=mu.shape, dtype="float64")  # (rows, latent)
-        z = mu + xp.exp(0.5 * logvar) * eps
+        eps = model.backend.asarray(rng.standard_normal(mu.shape))  # (rows, latent)
+        z = gaussian.reparameterize_forward(mu, logvar, eps)  # (rows, latent)
         log_prior_over_q = 0.5 * (eps * eps + logvar - z * z).sum(axis=1)  # (rows,): log p(z) - log q(z|x)
         log_w = model.log_p_x_given_z(x, z).astype("float64") + log_prior_over_q  # (rows,)
         new = xp.maximum(largest, log_w)

@@ -196,7 +196,7 @@ class VAE:
         return self.nll.copy(), self.kl.copy()
 
     def encode(self, x: Any) -> tuple[Array, Array]:
-        """mu and logvar of q(z|x).  x (rows, data) -> two new arrays (rows, latent). Any number of rows."""
+        """mu and logvar of q(z|x).  x (rows, data) -> mu, logvar (rows, latent), halves of a new array."""
         x = self._matrix(x, "x", self.architecture.data_dim)
         head = self._in_chunks(self.encoder, x)  # (rows, 2 latent)
         return head[:, : self.architecture.latent_dim], head[:, self.architecture.latent_dim :]
@@ -272,7 +272,6 @@ class VAE:
         """Make the buffers, or larger ones; nothing to do in any step after the first."""
         if rows <= self.rows:
             return
-        self.rows = rows
         xp, dtype, latent = self.backend.xp, self.dtype, self.architecture.latent_dim
         widths = [layer.W.shape[1] for layer in (*self.encoder, *self.decoder)]
         self.work = self.backend.zeros(kernel_files.work_size(rows, max(widths)), dtype)
@@ -284,3 +283,4 @@ class VAE:
         self._dkl = xp.empty(latent, dtype=dtype)
         self._nll = xp.empty(rows, dtype=dtype)
         self._doutput = xp.empty((rows, widths[-1]), dtype=dtype)
+        self.rows = rows  # last, so that a failed allocation is tried again

@@ -14,7 +14,7 @@ BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 
 def bias_correction(beta: float, t: int) -> float:
-    """1 - beta^t, without the cancellation at small t that 1 - beta**t has in low precision."""
+    """1 - beta^t, without the digits that 1 - beta**t loses where beta^t is close to 1."""
     return -math.expm1(t * math.log(beta))
 
 

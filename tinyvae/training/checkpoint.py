@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load as parse_safetensors
-from safetensors.numpy import save_file
+from safetensors.numpy import save as to_safetensors
 
 from tinyvae.backend import to_host
 from tinyvae.errors import CheckpointError
 from tinyvae.model.vae import VAE
-from tinyvae.training.files import write_atomically
+from tinyvae.training.files import write_atomically, write_bytes
 
 FORMAT = "tinyvae 1"
 METADATA = "tinyvae"  # the key of our entry in the file's metadata
@@ -80,9 +80,10 @@ class Checkpoint:
 def save(model: VAE, path: str | Path) -> None:
     """Write the model's parameters and architecture to `path`, atomically. Read it back with `load`.
 
-    Raises OSError if the file cannot be written; an old file at `path` is then still whole.
+    Raises OSError if the file cannot be written, CheckpointError if a parameter is NaN or infinite; an old file at
+    `path` is then still whole.
     """
-    save_checkpoint(Path(path), model, moments={}, run={})
+    save_checkpoint(Path(path), model, model.params, run={})
 
 
 def load(path: str | Path, backend: str = "numpy", kernels: str | None = None, device: int = 0) -> VAE:
@@ -95,15 +96,21 @@ def load(path: str | Path, backend: str = "numpy", kernels: str | None = None, d
     return checkpoint.model(backend, kernels, device)
 
 
-def save_checkpoint(path: Path, model: VAE, moments: Mapping[str, Any], run: dict[str, Any]) -> None:
-    """Write parameters, moments and run state to `path`, atomically and durably."""
-    arrays = {name: to_host(a) for name, a in {**model.params, **moments}.items()}
-    tensors = {name: np.ascontiguousarray(a) for name, a in arrays.items()}
+def save_checkpoint(path: Path, model: VAE, tensors: Mapping[str, Any], run: dict[str, Any]) -> None:
+    """Write tensors (parameters by name, and moments) and run state to `path`, atomically and durably.
+
+    The architecture and dtype are the model's. Raises OSError if the file cannot be written, CheckpointError rather
+    than store a NaN.
+    """
+    arrays = {name: np.ascontiguousarray(to_host(a)) for name, a in tensors.items()}
+    for name, a in arrays.items():
+        if not np.isfinite(a).all():
+            raise CheckpointError(f"{path}: is not written, for {name} holds NaN or infinite values")
     about = {"format": FORMAT, "architecture": model.architecture.to_dict(), "dtype": model.dtype.name, "run": run}
     text = json.dumps(about, sort_keys=True)
     # one entry, because safetensors writes several in random order, and the same run shall give the same bytes
-    metadata = {METADATA: f"{text}\n{_digest(text, tensors)}"}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
+    content = to_safetensors(arrays, metadata={METADATA: f"{text}\n{_digest(text, arrays)}"})
+    write_atomically(path, lambda temporary: write_bytes(temporary, content))
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -169,7 +176,6 @@ def _digest(about: str, tensors: Tensors) -> str:
 # ---------------------------------------------------------------------------------------- the checkpoints of one run
 
 FOLDER = "checkpoints"
-BEST = "best.safetensors"
 KEPT = 2  # the last ones; should the newest be damaged, there is one before it
 
 
@@ -178,14 +184,19 @@ def step_path(run: Path, step: int) -> Path:
     return run / FOLDER / f"step-{step:09d}.safetensors"
 
 
+def best_path(run: Path, epoch: int) -> Path:
+    """Where the parameters of an epoch are kept that was the best so far."""
+    return run / FOLDER / f"best-{epoch:06d}.safetensors"
+
+
 def saved_steps(run: Path) -> list[Path]:
     """The checkpoints of a run, the oldest first; the best one is kept apart."""
     return sorted((run / FOLDER).glob("step-*.safetensors"))
 
 
 def prune(run: Path) -> None:
-    """Delete all but the last KEPT checkpoints."""
-    for path in saved_steps(run)[:-KEPT]:
+    """Delete all but the last KEPT checkpoints, and all but the KEPT best ones, which these point to."""
+    for path in (*saved_steps(run)[:-KEPT], *sorted((run / FOLDER).glob("best-*.safetensors"))[:-KEPT]):
         path.unlink(missing_ok=True)
 
 

@@ -85,7 +85,7 @@ def reconstructions(model: VAE, dataset: Dataset, n: int = 12) -> Figure:
     axes = figure.subplots(2, n, squeeze=False)
     for row, images in zip(axes, (x, y), strict=True):
         for ax, image in zip(row, images, strict=True):
-            _show(ax, image, dataset.image_shape)
+            _show(ax, image, dataset.image_shape, ink_of(model, np.concatenate([x, y])))
     axes[0][0].set_ylabel("test data")
     axes[1][0].set_ylabel("decoded")
     figure.suptitle("Test images and their reconstructions, decoded from the mean of q(z|x)", fontsize=10)
@@ -95,10 +95,22 @@ def reconstructions(model: VAE, dataset: Dataset, n: int = 12) -> Figure:
 def samples(model: VAE, image_shape: tuple[int, int] | None, n: int, seed: int) -> Figure:
     """Means of p(x|z) for z drawn from the prior."""
     x = to_host(model.sample(n, np.random.default_rng([seed, streams.SAMPLES])))  # (n, data)
-    return sheet(x, image_shape, f"{n} samples: the decoder's mean at z drawn from N(0, I)")
+    title = f"{n} samples: the decoder's mean at z drawn from N(0, I)"
+    return sheet(x, image_shape, title, ink=ink_of(model, x))
 
 
-def sheet(x: np.ndarray, image_shape: tuple[int, int] | None, title: str, columns: int | None = None) -> Figure:
+def ink_of(model: VAE, x: np.ndarray) -> tuple[float, float]:
+    """The values that are drawn white and black: 0 and 1 for a Bernoulli, else the smallest and largest of x."""
+    return (0.0, 1.0) if model.architecture.likelihood == "bernoulli" else (float(x.min()), float(x.max()))
+
+
+def sheet(
+    x: np.ndarray,
+    image_shape: tuple[int, int] | None,
+    title: str,
+    columns: int | None = None,
+    ink: tuple[float, float] = (0.0, 1.0),
+) -> Figure:
     """Rows of x (n, data): images side by side, or one strip of colours for each row."""
     if image_shape is None:
         return _strips(x, title)
@@ -113,7 +125,7 @@ def sheet(x: np.ndarray, image_shape: tuple[int, int] | None, title: str, column
     figure = Figure(figsize=(5, 5 * min(max(shape, 0.1), 3) + 0.4), layout="constrained")
     axes = figure.subplots()
     aspect = "equal" if 0.1 <= shape <= 3 else "auto"
-    axes.imshow(canvas, cmap="gray_r", vmin=0, vmax=max(1.0, float(np.nanmax(x))), aspect=aspect)
+    axes.imshow(canvas, cmap="gray_r", vmin=ink[0], vmax=ink[1], aspect=aspect)
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
     axes.set_title(title, fontsize=9)
@@ -149,7 +161,7 @@ def interpolation(model: VAE, dataset: Dataset, pairs: int = 5, steps: int = 9) 
     axes = figure.subplots(len(lines), steps + 2, squeeze=False)
     for row, line in zip(axes, lines, strict=True):
         for ax, image in zip(row, line, strict=True):
-            _show(ax, image, dataset.image_shape)
+            _show(ax, image, dataset.image_shape, ink_of(model, np.concatenate(lines)))
     axes[0][0].set_title("test", fontsize=9)
     axes[0][-1].set_title("test", fontsize=9)
     axes[0][steps // 2 + 1].set_title("decoded, on a straight line between the two mu", fontsize=9)
@@ -199,7 +211,8 @@ def manifold_points() -> np.ndarray:
 def manifold(model: VAE, image_shape: tuple[int, int] | None) -> Figure:
     """The decoder's mean over the whole of a two-dimensional latent space (Kingma & Welling 2014, figure 4)."""
     z = manifold_points()  # (225, 2)
-    figure = sheet(to_host(model.decode(z)), image_shape, "The plane of z, decoded", MANIFOLD)
+    x = to_host(model.decode(z))  # (225, data)
+    figure = sheet(x, image_shape, "The plane of z, decoded", MANIFOLD, ink_of(model, x))
     if image_shape is not None:
         label_manifold(figure, image_shape)
     return figure
@@ -215,9 +228,9 @@ def label_manifold(figure: Figure, image_shape: tuple[int, int]) -> None:
     axes.tick_params(length=0)
 
 
-def data_and_samples(model: VAE, dataset: Dataset, seed: int) -> Figure:
+def data_and_samples(model: VAE, dataset: Dataset, seed: int, limit: int = 5000) -> Figure:
     """For data in the plane: the training points beside as many draws from the model, noise of p(x|z) included."""
-    x = dataset.values(dataset.x_train)  # (rows, 2)
+    x = dataset.values(dataset.x_train[:limit])  # (rows, 2)
     n = len(x)
     rng = np.random.default_rng([seed, streams.SAMPLES])
     z = rng.standard_normal((n, model.architecture.latent_dim))
@@ -266,9 +279,9 @@ def _strips(x: np.ndarray, title: str, block: int | None = None) -> Figure:
     return figure
 
 
-def _show(axes: Axes, image: np.ndarray, shape: tuple[int, int]) -> None:
-    """Ink on paper: 0 is white, 1 is black."""
-    axes.imshow(image.reshape(shape), cmap="gray_r", vmin=0, vmax=max(1.0, float(image.max())))
+def _show(axes: Axes, image: np.ndarray, shape: tuple[int, int], ink: tuple[float, float]) -> None:
+    """Ink on paper: the smaller of the two numbers is white, the larger black."""
+    axes.imshow(image.reshape(shape), cmap="gray_r", vmin=ink[0], vmax=ink[1])
     axes.set(xticks=[], yticks=[])
 
 
@@ -276,10 +289,10 @@ def _spread(dataset: Dataset, n: int) -> np.ndarray:
     """n rows of the test set, taking the labels in turn where there are some."""
     if dataset.y_test is None:
         return np.arange(n)
-    rank = np.empty(len(dataset.y_test), dtype=int)  # how many rows of the same label came before
-    for label in np.unique(dataset.y_test):
-        rows = np.flatnonzero(dataset.y_test == label)
-        rank[rows] = np.arange(len(rows))
+    order = np.argsort(dataset.y_test, kind="stable")
+    ordered = dataset.y_test[order]
+    rank = np.empty(len(order), dtype=int)  # how many rows of the same label came before
+    rank[order] = np.arange(len(order)) - np.searchsorted(ordered, ordered)
     return np.lexsort((dataset.y_test, rank))[:n]
 
 

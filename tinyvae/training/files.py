@@ -28,7 +28,12 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """Replace a text file as a whole."""
-    write_atomically(path, lambda temporary: _write_text(temporary, text))
+    write_atomically(path, lambda temporary: write_bytes(temporary, text.encode()))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file as a whole; for `write_atomically`."""
+    path.write_bytes(content)
 
 
 def remove_leftovers(folder: Path) -> None:
@@ -36,10 +41,6 @@ def remove_leftovers(folder: Path) -> None:
     for leftover in folder.glob(f".*{TEMPORARY}"):
         with suppress(OSError):
             leftover.unlink()
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 def _sync(path: Path) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from tinyvae import __version__
-from tinyvae.backend import to_host
 from tinyvae.errors import CheckpointError, DataError, TinyvaeError, UsageError
+from tinyvae.model.params import FlatParams
 from tinyvae.model.vae import VAE
 from tinyvae.training import checkpoint as checkpoints
 from tinyvae.training.checkpoint import Checkpoint
@@ -30,7 +30,7 @@ class Run:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.rows: list[Row] = []
-        self.best_written = 0  # the epoch whose parameters best.safetensors holds
+        self.best_written = 0  # the epoch whose parameters were written as the best
 
     @classmethod
     def create(cls, path: Path, config: Config, model: VAE) -> "Run":
@@ -41,9 +41,10 @@ class Run:
         try:
             path.mkdir(parents=True, exist_ok=True)
             if any(path.iterdir()):
-                raise TinyvaeError(f"{path}: is not empty; choose another --out, or go on with it by --resume {path}")
+                resume = f", or go on with it by --resume {path}" if checkpoints.saved_steps(path) else ""
+                raise TinyvaeError(f"{path}: is not empty; choose another --out{resume}")
             (path / checkpoints.FOLDER).mkdir()
-            write_text(path / "config.json", json.dumps(_describe(config, model), indent=2) + "\n")
+            write_config(path, config, model)
         except OSError as error:
             for made in (path / checkpoints.FOLDER, path):
                 with suppress(OSError):
@@ -69,19 +70,27 @@ class Run:
         run.rows = read_table(path, checkpoint.run["state"]["epoch"])
         return run, checkpoint, problems
 
-    def restore(self, trainer: Trainer, checkpoint: Checkpoint) -> None:
-        """Put the checkpoint's parameters, moments and state into a fresh trainer."""
+    def restore(self, trainer: Trainer, checkpoint: Checkpoint) -> str | None:
+        """Put the checkpoint's parameters, moments and state into a fresh trainer; a line if the best epoch is lost."""
         model, asarray = trainer.model, trainer.model.backend.asarray
         checkpoint.copy_params_into(model)
         checkpoint.check_moments(model.params.flat.size)
         trainer.m[...], trainer.v[...] = (asarray(checkpoint.moments[name]) for name in checkpoints.MOMENTS)
         trainer.state = RunState.from_dict(checkpoint.run["state"])
         trainer.seconds = self.rows[-1].seconds if self.rows else 0.0
-        if trainer.state.best_epoch:
-            best = checkpoints.read_checkpoint(self.path / checkpoints.FOLDER / checkpoints.BEST)
-            flat = np.concatenate([best.params[name].ravel() for name in model.params])
-            trainer.best_params[...] = asarray(flat)
-            self.best_written = best.run["epoch"]
+        return self._restore_best(trainer) if trainer.state.best_epoch else None
+
+    def _restore_best(self, trainer: Trainer) -> str | None:
+        """The best epoch's parameters; should they be lost, one line that says why, and no epoch counts as the best."""
+        try:
+            best = checkpoints.read_checkpoint(checkpoints.best_path(self.path, trainer.state.best_epoch))
+        except CheckpointError as error:
+            trainer.forget_best()
+            return str(error)
+        flat = np.concatenate([best.params[name].ravel() for name in trainer.model.params])
+        trainer.best_params[...] = trainer.model.backend.asarray(flat)
+        self.best_written = trainer.state.best_epoch
+        return None
 
     def save(self, trainer: Trainer, config: Config, dataset: Dataset, digest: str) -> None:
         """Write the metrics, the best parameters if they are new, then the checkpoint; delete all but the last two.
@@ -91,7 +100,7 @@ class Run:
         trainer.check_finite()
         state = trainer.state
         try:
-            write_table(self.path, self.rows)
+            self.save_table()
             if state.best_epoch != self.best_written:
                 self._save_best(trainer)
             path = checkpoints.step_path(self.path, state.updates)
@@ -101,26 +110,30 @@ class Run:
                 "image_shape": dataset.image_shape,
                 "data_digest": digest,
             }
-            moments = {"adam.m": trainer.m, "adam.v": trainer.v}
-            checkpoints.save_checkpoint(path, trainer.model, moments, run)
+            tensors = {**trainer.model.params, "adam.m": trainer.m, "adam.v": trainer.v}
+            checkpoints.save_checkpoint(path, trainer.model, tensors, run)
             checkpoints.prune(self.path)
         except OSError as error:
+            kept = checkpoints.saved_steps(self.path)
+            remedy = f"make room or mend the disk, then --resume {self.path}" if kept else "choose another --out"
             raise TinyvaeError(
-                f"{self.path}: a checkpoint cannot be written ({error.strerror or error}); the one before it is whole: "
-                f"make room or mend the disk, then --resume {self.path}"
+                f"{self.path}: a checkpoint cannot be written ({error.strerror or error}); {len(kept)} older ones are "
+                f"whole: {remedy}"
             ) from error
 
+    def save_table(self) -> None:
+        """Write metrics.csv."""
+        write_table(self.path, self.rows)
+
     def _save_best(self, trainer: Trainer) -> None:
-        """best.safetensors: a model file with the parameters of the epoch whose test loss is the smallest."""
-        model = trainer.model
-        current = to_host(model.params.flat).copy()
-        model.params.flat[...] = trainer.best_params
-        try:
-            epoch = trainer.state.best_epoch
-            path = self.path / checkpoints.FOLDER / checkpoints.BEST
-            checkpoints.save_checkpoint(path, model, moments={}, run={"epoch": epoch})
-        finally:
-            model.params.flat[...] = model.backend.asarray(current)
+        """A model file with the parameters of the epoch whose test loss is the smallest.
+
+        Its name has the epoch, and it is written before the checkpoint that points to it: a kill in between is no loss.
+        """
+        model, epoch = trainer.model, trainer.state.best_epoch
+        best = FlatParams(model.params.shapes, model.backend, model.dtype)
+        best.flat[...] = trainer.best_params
+        checkpoints.save_checkpoint(checkpoints.best_path(self.path, epoch), model, best, run={"epoch": epoch})
         self.best_written = epoch
 
 
@@ -135,7 +148,10 @@ def check_same_data(checkpoint: Checkpoint, dataset: Dataset) -> str:
 def load_data(config: Config, progress: Progress = lambda file: None) -> Dataset:
     """The data set of a configuration, binarized where that was asked for."""
     folder = Path(config.data_dir) if config.data_dir else None
-    dataset = load(config.data, folder, config.seed, progress)
+    path = Path(config.data)
+    if folder is not None and path.suffix in (".npy", ".npz") and not path.exists():
+        path = folder / path.name  # a user's file that has moved since
+    dataset = load(str(path) if path.suffix else config.data, folder, config.seed, progress)
     if config.binarize == "none":
         return dataset
     low, high = dataset.range()
@@ -156,6 +172,11 @@ def stored_config(checkpoint: Checkpoint) -> Config:
         return Config.from_dict(checkpoint.run["config"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{checkpoint.path}: holds no configuration of this version ({error})") from error
+
+
+def write_config(path: Path, config: Config, model: VAE) -> None:
+    """config.json: the options as resolved, and what they run with."""
+    write_text(path / "config.json", json.dumps(_describe(config, model), indent=2) + "\n")
 
 
 def _describe(config: Config, model: VAE) -> dict[str, Any]:

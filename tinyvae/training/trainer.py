@@ -93,6 +93,10 @@ class Trainer:
                     return False
         return True
 
+    def forget_best(self) -> None:
+        """Start anew with finding the best epoch."""
+        self.state.best_loss, self.state.best_epoch = math.inf, 0
+
     def finished(self) -> bool:
         """All epochs are done, or patience has run out."""
         patience = self.config.patience
@@ -134,7 +138,8 @@ class Trainer:
         model, config = self.model, self.config
         g = model.grads.flat if self.gathered is None else self.gathered
         if config.clip_norm is not None:
-            model.kernels.squared_norm(g, out=self.norm2)
+            if self.gathered is not None:  # else the norm was taken when the losses were looked at
+                model.kernels.squared_norm(g, out=self.norm2)
             model.kernels.clip(g, self.norm2, config.clip_norm)
         lr = self.lr()
         self.state.updates += 1

@@ -45,6 +45,8 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
                 return loaded, None
             arrays = {name: loaded[name] for name in ("x", "y") if name in loaded.files}
             names = loaded.files
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: there is no such file; if it has moved, name its folder with --data-dir") from error
     except Exception as error:  # a damaged file makes NumPy and zipfile raise nearly anything
         reason = str(error).partition("\n")[0] or type(error).__name__
         if "pickle" in reason:
