@@ -273,9 +273,10 @@ def test_an_npz_file_without_x_says_what_it_holds(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
-    for path in (tmp_path / "none.npy", tmp_path):
-        with pytest.raises(DataError, match="is not a readable"):
-            load_user_file(path)
+    with pytest.raises(DataError, match="there is no such file; if it has moved, name its folder"):
+        load_user_file(tmp_path / "none.npy")
+    with pytest.raises(DataError, match="is not a readable"):
+        load_user_file(tmp_path)
 
 
 # ------------------------------------------------------------------------------------------ black and white; the digest
