@@ -605,3 +605,13 @@ def test_there_are_no_fused_kernels_for_cupy(fake_cupy):
     with pytest.raises(ValueError, match="no fused kernels for the cupy backend"):
         VAE(DATA, backend="cupy", kernels="fused")
     assert select(None, get_backend("cupy")) == ("reference", reference)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_flat_buffers_begin_on_a_cache_line(dtype):
+    for size in (1, 7, 64, 1000):
+        a = get_backend("numpy").zeros(size, dtype)
+        assert a.shape == (size,)
+        assert a.dtype == dtype
+        assert a.ctypes.data % 64 == 0
+        assert not a.any()

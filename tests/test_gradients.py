@@ -242,3 +242,32 @@ def test_a_report_is_true_or_false_and_prints_one_line_for_each_tensor() -> None
     assert second.startswith("b      error 1.0e+00  tolerance ")
     assert second.endswith(" WRONG")
     assert [check.verdict for check in wrong] == ["ok", "WRONG"]
+
+
+def test_an_error_that_the_random_direction_cannot_see_is_seen_element_by_element() -> None:
+    """The error is orthogonal to the direction that seed 0 draws first."""
+    x = np.array([0.3, -0.7, 1.1])
+    u = np.random.default_rng(0).standard_normal(3)
+    hidden = np.cross(u, [1.0, 2.0, 3.0])
+    wrong = np.cos(x) + 1e-3 * hidden / np.linalg.norm(hidden)
+    assert gradcheck(np.sin, x, wrong, seed=0, elementwise=0)
+    assert not gradcheck(np.sin, x, wrong, seed=0)
+
+
+@pytest.mark.parametrize("size", [1e2, 1e4, 1e6])
+def test_the_step_that_was_really_made_counts_where_the_parameters_are_large(size: float) -> None:
+    """At |x| = 1e6 the step of 6e-6 is rounded by 1e-10: two parts in 10^5 of the difference."""
+    for seed in range(20):
+        x = size * np.random.default_rng(seed).standard_normal(3)
+        assert gradcheck(np.sin, x, np.cos(x), seed=seed), f"seed {seed}"
+
+
+def test_terms_that_cancel_raise_no_false_alarm_when_they_are_given_as_terms() -> None:
+    for seed in range(50):
+        x = np.random.default_rng(seed).standard_normal(5)
+        constant = 1e6 * np.cos(x).sum()
+
+        def terms(x: np.ndarray, constant: float = constant) -> np.ndarray:
+            return np.append(1e6 * np.cos(x), -constant)
+
+        assert gradcheck(terms, x, -1e6 * np.sin(x), seed=seed), f"seed {seed}"

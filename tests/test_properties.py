@@ -361,3 +361,9 @@ def test_the_loss_is_linear_in_beta(seed: int, beta: float, kernels: str) -> Non
     losses = model.loss(x, eps, beta)
     assert_within(losses.loss, losses.nll + beta * losses.kl, 2 * EPS64 * (abs(losses.nll) + beta * losses.kl))
     assert losses[1:] == model.loss(x, eps, 1.0)[1:]
+
+
+def test_at_its_allowance_exactly_a_dimension_gets_no_gradient() -> None:
+    kl = np.full((4, 3), 0.5)
+    assert np.array_equal(gaussian.free_bits_backward(1.0, kl, 0.5), np.zeros(3))
+    assert np.array_equal(gaussian.free_bits_backward(1.0, kl, 0.25), np.full(3, 0.25))

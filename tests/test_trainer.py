@@ -173,6 +173,18 @@ def test_stopping_is_asked_after_every_update_and_keeps_the_place() -> None:
     assert (trainer.state.epoch, trainer.state.batch, trainer.state.updates, trainer.state.rows) == (0, 3, 3, 48)
 
 
+def test_a_stop_brings_home_the_losses_that_were_not_looked_at_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU the losses are read every 64 steps; here the same on NumPy, stopped after 3."""
+    at_once = make()
+    asked = iter([False, False, True])
+    assert not at_once.run(stop=lambda: next(asked))
+    monkeypatch.setitem(trainers.RING, "numpy", 64)
+    later = make()
+    asked = iter([False, False, True])
+    assert not later.run(stop=lambda: next(asked))
+    assert later.state == at_once.state
+
+
 def test_a_stop_waits_for_the_whole_group_of_accumulated_batches() -> None:
     trainer = make(accumulate=3, epochs=2)  # groups of 3 batches and 1
     assert not trainer.run(stop=lambda: True)

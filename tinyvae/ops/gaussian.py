@@ -58,7 +58,7 @@ def free_bits_forward(kl: Array, free_bits: float) -> Array:
 
 
 def free_bits_backward(dcharged: Array | float, kl: Array, free_bits: float) -> Array:
-    """dkl = dcharged / batch where the dimension's mean is above its allowance, else 0.
+    """dkl = dcharged / batch where the dimension's mean is above its allowance, else 0 (by convention at the kink too).
 
     dcharged broadcasts to (latent,); kl (batch, latent) -> dkl (latent,), the same for every row.
     """
