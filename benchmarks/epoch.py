@@ -69,9 +69,9 @@ def first_losses_tinyvae(trainer: Trainer) -> list[float]:
 
 
 def run_torch(folder: Path) -> dict[str, Any]:
-    import torch  # pyright: ignore[reportMissingImports]
+    import torch  # pyright: ignore[reportMissingImports]  # not installed for the type checker, here and below
     from torch import nn  # pyright: ignore[reportMissingImports]
-    from torch.nn import functional as F  # noqa: N812  # pyright: ignore[reportMissingImports]
+    from torch.nn import functional as F  # noqa: N812 - its usual name  # pyright: ignore[reportMissingImports]
 
     trainer = make_trainer(folder)
     start = trainer.model.params

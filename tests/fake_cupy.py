@@ -158,7 +158,7 @@ class DeviceArray:
     """
 
     __slots__ = ("_host",)
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # not hashable, as CuPy's arrays are not
 
     def __init__(self, host: np.ndarray) -> None:
         self._host = host
@@ -424,7 +424,7 @@ class Ufunc:
     def reduce(self, array: Any, axis: Any = 0, dtype: Any = None, out: Any = None, keepdims: bool = False) -> Any:
         if self._ufunc not in (np.add, np.multiply):
             raise NotImplementedError(f"cupy.{self._ufunc.__name__}.reduce is not supported")
-        method = DeviceArray.sum if self._ufunc is np.add else DeviceArray.prod  # type: ignore[attr-defined]
+        method = DeviceArray.sum if self._ufunc is np.add else DeviceArray.prod  # type: ignore[attr-defined]  # methods set in a loop
         return method(array, axis=axis, dtype=dtype, out=out, keepdims=keepdims)
 
 
@@ -476,12 +476,12 @@ class Runtime:
     def __init__(self, devices: int) -> None:
         self._devices, self._current = devices, 0
 
-    def getDeviceCount(self) -> int:  # noqa: N802
+    def getDeviceCount(self) -> int:  # noqa: N802 - CuPy's name
         if self._devices == 0:
             raise CUDARuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected")
         return self._devices
 
-    def getDevice(self) -> int:  # noqa: N802
+    def getDevice(self) -> int:  # noqa: N802 - CuPy's name
         return self._current
 
 

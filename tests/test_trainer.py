@@ -203,7 +203,7 @@ def spoil_gradient(trainer: Trainer, name: str, value: float, at: int) -> None:
             trainer.model.grads[name].flat[0] = value
         return losses
 
-    trainer.model.forward_backward = spoiled  # type: ignore[method-assign]
+    trainer.model.forward_backward = spoiled  # type: ignore[method-assign]  # the planted fault
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

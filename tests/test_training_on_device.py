@@ -93,6 +93,6 @@ def test_a_nan_on_the_device_is_found_with_its_step_though_it_is_looked_for_late
             trainer.model.grads["decoder.0.bias"][0] = float("nan")
         return losses
 
-    trainer.model.forward_backward = spoiled  # type: ignore[method-assign]
+    trainer.model.forward_backward = spoiled  # type: ignore[method-assign]  # the planted fault
     with pytest.raises(tinyvae.NonFiniteError, match="epoch 1, batch 3: "):
         trainer.run()

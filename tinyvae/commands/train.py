@@ -114,8 +114,8 @@ def run(args: argparse.Namespace) -> int:
         name: tuple(v) if isinstance(v, list) else v for name, v in given.items() if name not in NOT_STORED
     }
     try:
-        asked = Config(**options)
-        configs.check_data_name(asked.data, data.NAMES)
+        if "data" in options:
+            configs.check_data_name(options["data"], data.NAMES)
         for name in ("data", "data_dir"):  # so that a run can be evaluated from anywhere
             if name in options and Path(options[name]).exists() and options[name] not in data.NAMES:
                 options[name] = str(Path(options[name]).resolve())
@@ -144,9 +144,9 @@ def run(args: argparse.Namespace) -> int:
 class Session:
     """A model, its data, its trainer and its run directory, from the command's start to its end."""
 
-    def __init__(self, config: Config, dataset: Dataset, model: VAE, run: Run, reporter: Reporter) -> None:
-        self.config, self.dataset, self.model, self.run, self.reporter = config, dataset, model, run, reporter
-        self.digest = dataset.digest()
+    def __init__(self, config: Config, dataset: Dataset, digest: str, model: VAE, run: Run, reporter: Reporter) -> None:
+        self.config, self.dataset, self.digest = config, dataset, digest
+        self.model, self.run, self.reporter = model, run, reporter
         self.trainer = Trainer(model, dataset, config, listener=self)
         self.saved_updates = -1
 
@@ -163,7 +163,7 @@ class Session:
         path = Path(out) if out else default_out(dataset)
         run = Run.create(path, config, model)
         describe(config, dataset, model, path, reporter)
-        return cls(config, dataset, model, run, reporter)
+        return cls(config, dataset, dataset.digest(), model, run, reporter)
 
     @classmethod
     def resumed(cls, path: Path, options: dict[str, Any], reporter: Reporter) -> "Session":
@@ -181,9 +181,9 @@ class Session:
         if state.epoch >= config.epochs:
             raise UsageError(f"{path} has all its {state.epoch} epochs; to go on, give --epochs more than that")
         dataset = load_data(config, reporter.download)
-        check_same_data(checkpoint, dataset)
+        digest = check_same_data(checkpoint, dataset)
         config, model = build(config, dataset, reporter)
-        session = cls(config, dataset, model, run, reporter)
+        session = cls(config, dataset, digest, model, run, reporter)
         lost = run.restore(session.trainer, checkpoint)
         if lost:
             reporter.line(f"warning: {lost}; the best epoch is looked for anew")
