@@ -19,7 +19,8 @@ where CuPy would copy or wait in silence:
     np.exp(a), np.sum(a)                        hands over to cupy.exp, cupy.sum        refused
     cupy.sum(NumPy array)                       computes on the host                    refused
 
-What it does not show: rounding of the GPU's functions and sums, streams, memory, a second device's arrays.
+What it does not show: rounding of the GPU's functions and sums, memory, a second device's arrays. Kernels, streams and
+graphs are in `fake_cuda.py`.
 """
 
 import inspect
@@ -28,8 +29,11 @@ from collections.abc import Callable, Iterator
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import fake_cuda
 import numpy as np
 import pytest
+from fake_cuda import CUDARuntimeError as CUDARuntimeError
+from fake_cuda import working
 
 # Each table says which arguments may be given. A test compares them with the real CuPy where it is installed.
 
@@ -144,10 +148,6 @@ class HostTransferError(TypeError):
     """Something would have moved data between host and device, or waited for the device, without saying so."""
 
 
-class CUDARuntimeError(RuntimeError):
-    """What CuPy raises when the driver or the device says no."""
-
-
 class DeviceArray:
     """What the stand-in calls `cupy.ndarray`: a NumPy array that only this file can reach.
 
@@ -172,6 +172,7 @@ class DeviceArray:
     nbytes = property(lambda self: self._host.nbytes)
     itemsize = property(lambda self: self._host.itemsize)
     strides = property(lambda self: self._host.strides)
+    data = property(lambda self: SimpleNamespace(ptr=self._host.ctypes.data))
     T = property(lambda self: DeviceArray(self._host.T))
 
     @property
@@ -187,16 +188,21 @@ class DeviceArray:
         return f"<device array {self.shape} {self.dtype}>"
 
     def __copy__(self) -> "DeviceArray":
+        working("copy")
         return DeviceArray(self._host.copy())
 
     def __deepcopy__(self, memo: Any) -> "DeviceArray":
+        working("copy")
         return DeviceArray(self._host.copy())
 
     def __getitem__(self, key: Any) -> "DeviceArray":
+        if any(isinstance(part, DeviceArray) for part in (key if isinstance(key, tuple) else (key,))):
+            working("a device index")
         return DeviceArray(self._host[_index(key, reading=True)])
 
     def __setitem__(self, key: Any, value: Any) -> None:
         index = _index(key, reading=False)
+        working("item assignment")
         with np.errstate(all="ignore"):
             self._host[index] = _assignable(value, "item assignment")
 
@@ -204,6 +210,7 @@ class DeviceArray:
         """As CuPy: a scalar, or a NumPy array of no dimensions; not a device array."""
         if isinstance(value, DeviceArray):
             raise HostTransferError("fill with a device array compares it with 0 first, which waits: use a[...] = b")
+        working("fill")
         self._host.fill(_assignable(value, "fill"))
 
     def __matmul__(self, other: Any) -> "DeviceArray":
@@ -309,6 +316,7 @@ def _output(out: Any, shape: tuple[int, ...], name: str) -> np.ndarray | None:
 
 def _elementwise(ufunc: np.ufunc, *args: Any, out: Any = None, dtype: Any = None, casting: Any = "same_kind") -> Any:
     name = f"cupy.{ufunc.__name__}"
+    working(name)
     hosts = [_operand(a, name) for a in args]
     host_out = _output(out, np.broadcast_shapes(*(np.shape(h) for h in hosts)), name)
     with np.errstate(all="ignore"):  # a GPU does not warn
@@ -320,6 +328,7 @@ def _matmul(x1: Any, x2: Any, out: Any = None) -> Any:
         raise HostTransferError(
             f"matmul of a {type(x1).__name__} and a {type(x2).__name__}: both must be device arrays"
         )
+    working("calling cuBLAS API")
     with np.errstate(all="ignore"):
         result = np.matmul(x1._host, x2._host)
     if out is None:
@@ -362,6 +371,7 @@ def _checked(name: str, parameters: str, function: Callable[..., Any], is_method
         out = bound.arguments.get("out")
         if out is not None and not isinstance(out, DeviceArray):
             raise TypeError(f"{title}: out must be a device array, not a {type(out).__name__}")
+        working(title)
         with np.errstate(all="ignore"):
             return _wrap(function(*hosts, **host_kwargs), out)
 
@@ -396,6 +406,7 @@ def _undefined(host: np.ndarray) -> np.ndarray:
 def _supported(host: np.ndarray) -> np.ndarray:
     if host.dtype.kind not in "biufc":
         raise ValueError(f"Unsupported dtype {host.dtype}")
+    working("allocation")
     return host
 
 
@@ -452,10 +463,12 @@ class Generator:
     def integers(
         self, low: Any, high: Any = None, size: Any = None, dtype: Any = np.int64, endpoint: bool = False
     ) -> Any:
+        working("a random number generator")
         low, high = (0, int(low)) if high is None else (int(low), int(high))
         return _wrap(self._rng.integers(low, high, size=size, dtype=dtype, endpoint=endpoint))
 
     def _draw(self, draw: Callable[..., Any], size: Any, dtype: Any, out: Any) -> Any:
+        working("a random number generator")
         if out is None:
             return _wrap(draw(size=size, dtype=dtype))
         if out.dtype != np.dtype(dtype):
@@ -466,47 +479,6 @@ class Generator:
             raise ValueError(f"size {size} is not out's shape {out.shape}")
         out._host[...] = draw(size=out.shape, dtype=dtype)
         return out
-
-
-class Runtime:
-    """`cupy.cuda.runtime`, for a machine with some number of GPUs."""
-
-    CUDARuntimeError = CUDARuntimeError
-
-    def __init__(self, devices: int) -> None:
-        self._devices, self._current = devices, 0
-
-    def getDeviceCount(self) -> int:  # noqa: N802 - CuPy's name
-        if self._devices == 0:
-            raise CUDARuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected")
-        return self._devices
-
-    def getDevice(self) -> int:  # noqa: N802 - CuPy's name
-        return self._current
-
-
-class Device:
-    """A device's number becomes the current one with `use`, or for the length of a `with`."""
-
-    def __init__(self, runtime: Runtime, device: int | None = None) -> None:
-        self._runtime, self._before = runtime, []
-        self.id = runtime.getDevice() if device is None else device
-
-    def use(self) -> None:
-        if not 0 <= self.id < self._runtime.getDeviceCount():
-            raise CUDARuntimeError("cudaErrorInvalidDevice: invalid device ordinal")
-        self._runtime._current = self.id
-
-    def synchronize(self) -> None:
-        """Nothing to wait for here."""
-
-    def __enter__(self) -> "Device":
-        self._before.append(self._runtime.getDevice())
-        self.use()
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self._runtime._current = self._before.pop()
 
 
 class FakeCupy(ModuleType):
@@ -530,8 +502,8 @@ class FakeCupy(ModuleType):
             function = special.get(name, getattr(np, name))
             setattr(self, name, _checked(name, parameters, function, is_method=False))
         self.matmul = _matmul
-        runtime = Runtime(devices)
-        self.cuda = SimpleNamespace(runtime=runtime, Device=lambda device=None: Device(runtime, device))
+        self.cuda = fake_cuda.cuda(devices)
+        self.RawModule = fake_cuda.RawModule
         self.random = SimpleNamespace(Generator=Generator, Philox4x3210=Philox4x3210)
 
     def reset_copies(self) -> None:
@@ -540,6 +512,7 @@ class FakeCupy(ModuleType):
     def asnumpy(self, a: Any, *, out: np.ndarray | None = None) -> np.ndarray:
         if not isinstance(a, DeviceArray):
             return np.asarray(a)
+        working("a copy to the host", waits=True)
         self.host_copies += 1
         if out is None:
             return a._host.copy()
@@ -548,13 +521,13 @@ class FakeCupy(ModuleType):
 
     def asarray(self, a: Any, dtype: Any = None) -> DeviceArray:
         if isinstance(a, DeviceArray):
-            return a if dtype is None or a.dtype == np.dtype(dtype) else DeviceArray(a._host.astype(dtype))
+            return a if dtype is None or a.dtype == np.dtype(dtype) else DeviceArray(_supported(a._host.astype(dtype)))
         self.device_copies += 1
         return DeviceArray(_supported(np.array(a, dtype=dtype)))
 
     def array(self, obj: Any, dtype: Any = None) -> DeviceArray:
         if isinstance(obj, DeviceArray):
-            return DeviceArray(np.array(obj._host, dtype=dtype))
+            return DeviceArray(_supported(np.array(obj._host, dtype=dtype)))
         return self.asarray(obj, dtype)
 
     def empty(self, shape: Any, dtype: Any = float) -> DeviceArray:
@@ -571,20 +544,21 @@ class FakeCupy(ModuleType):
 
     def arange(self, start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> DeviceArray:
         start, stop = (0, start) if stop is None else (start, stop)
-        return DeviceArray(np.arange(start, stop, step, dtype=dtype))
+        return DeviceArray(_supported(np.arange(start, stop, step, dtype=dtype)))
 
     def eye(self, N: int, M: int | None = None, k: int = 0, dtype: Any = float) -> DeviceArray:
-        return DeviceArray(np.eye(N, M, k, dtype=dtype))
+        return DeviceArray(_supported(np.eye(N, M, k, dtype=dtype)))
 
     def linspace(
         self, start: Any, stop: Any, num: int = 50, endpoint: bool = True, *, dtype: Any = None
     ) -> DeviceArray:
-        return DeviceArray(np.linspace(start, stop, num, endpoint, dtype=dtype))
+        return DeviceArray(_supported(np.linspace(start, stop, num, endpoint, dtype=dtype)))
 
 
 @pytest.fixture(name="fake_cupy")
 def fake_cupy_fixture(monkeypatch: pytest.MonkeyPatch) -> FakeCupy:
     """The stand-in, in place of CuPy for the length of a test."""
+    fake_cuda.clock.reset()
     fake = FakeCupy()
     monkeypatch.setitem(sys.modules, "cupy", fake)
     return fake

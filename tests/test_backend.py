@@ -22,7 +22,7 @@ import tinyvae.ops
 from tinyvae import VAE, BackendError
 from tinyvae.backend import Backend, array_module, cupy_problem, get_backend, to_host
 from tinyvae.checking.models import CASES, DATA, LATENT, ROWS
-from tinyvae.kernels import reference, select
+from tinyvae.kernels import cupy_fused, reference, select
 from tinyvae.model.vae import CHUNK
 from tinyvae.ops.activations import ACTIVATIONS
 
@@ -513,8 +513,7 @@ def test_losses_and_gradients_of_a_whole_model(fake_cupy, case):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_step_stays_on_the_device(fake_cupy, case, dtype):
-    model = VAE(DATA, latent_dim=LATENT, dtype=dtype, backend="cupy", **case.model)
-    assert model.kernels is reference
+    model = VAE(DATA, latent_dim=LATENT, dtype=dtype, backend="cupy", kernels="reference", **case.model)
     x, eps = (model.backend.asarray(a, model.dtype) for a in batch())
     moments = [fake_cupy.zeros_like(model.grads.flat) for _ in range(2)]
     norm2 = fake_cupy.zeros((), dtype=dtype)
@@ -601,10 +600,14 @@ def test_parameters_are_views_on_the_device(fake_cupy):
     assert "encoder.0.weight" in repr(model.params)
 
 
-def test_there_are_no_fused_kernels_for_cupy(fake_cupy):
-    with pytest.raises(ValueError, match="no fused kernels for the cupy backend"):
-        VAE(DATA, backend="cupy", kernels="fused")
-    assert select(None, get_backend("cupy")) == ("reference", reference)
+def test_the_fused_kernels_for_cupy_are_in_float32_alone(fake_cupy):
+    backend = get_backend("cupy")
+    assert select(None, backend) == select("fused", backend) == ("cuda", cupy_fused)
+    assert select(None, backend, "float64") == ("reference", reference)
+    with pytest.raises(ValueError, match="no fused kernels here: they compute in float32, not float64"):
+        VAE(DATA, backend="cupy", kernels="fused", dtype="float64")
+    with pytest.raises(ValueError, match="the numba kernels cannot be used here: they are not for the cupy backend"):
+        VAE(DATA, backend="cupy", kernels="numba")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -272,6 +272,7 @@ import tinyvae
 from tinyvae.training import checkpoint, files
 
 stage, path = int(sys.argv[1]), Path(sys.argv[2])
+model, save = tinyvae.VAE(3, (2,), 1, seed=2), tinyvae.save
 calls = 0
 
 def deadly(module, name):
@@ -286,7 +287,7 @@ def deadly(module, name):
 
 for module, name in [(checkpoint, "write_bytes"), (os, "fsync"), (os, "replace"), (os, "open"), (os, "close")]:
     deadly(module, name)
-tinyvae.save(tinyvae.VAE(3, (2,), 1, seed=2), path)
+save(model, path)
 """
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fake_cuda import Device
 from fake_cupy import (
     BINARY,
     COMPARISONS,
@@ -24,7 +25,6 @@ from fake_cupy import (
     METHODS,
     SAME_AS_NUMPY,
     UFUNCS,
-    Device,
     FakeCupy,
     Generator,
     HostTransferError,

@@ -12,16 +12,20 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from strategies import DTYPES, FACTORS, SEEDS, ULP, assert_within, eps_of, normals, numbers, sizes
+from strategies import EVERY_FUSED, FACTORS, SEEDS, ULP, assert_within, eps_of, normals, numbers, sizes
 
 from tinyvae import kernels as kernel_files
 from tinyvae.backend import get_backend
 from tinyvae.kernels import numpy_fused, reference, work_size
 from tinyvae.ops.activations import ACTIVATIONS
 
-FILES = {"numpy_fused": numpy_fused}
+BACKEND = get_backend("numpy")
+FILES = {name: kernel_files.select(name, BACKEND)[1] for name in EVERY_FUSED}
+# (file, dtype): the loops that Numba compiles are in float32 alone
+KINDS = [("numpy", "float32"), ("numpy", "float64")] + ([("numba", "float32")] if "numba" in FILES else [])
+KIND, EXAMPLES = st.sampled_from(KINDS), KINDS[::2]
 ACTIVATION = st.sampled_from(list(ACTIVATIONS))
-BOTH = (reference, numpy_fused)
+EVERY_FILE = (reference, *FILES.values())
 GUARD = 64
 
 
@@ -44,21 +48,29 @@ def public_functions(module: Any) -> dict[str, Any]:
     return {
         name: f
         for name, f in vars(module).items()
-        if inspect.isfunction(f) and f.__module__ == module.__name__ and not name.startswith("_")
+        if inspect.isfunction(f) and f.__module__.startswith("tinyvae.kernels.") and not name.startswith("_")
     }
 
 
 # -------------------------------------------------------------------------------------------------------- the contract
 
 
+def test_numba_is_tested_where_it_is_installed() -> None:
+    if "numba" not in FILES:
+        pytest.skip("Numba is not installed, so its kernels were not compared: python -m pip install 'tinyvae[numba]'")
+    assert FILES["numba"].__name__ == "tinyvae.kernels.numba_fused"
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_every_kernels_file_has_the_functions_of_the_reference_with_the_same_signatures(name: str) -> None:
     expected = {f: inspect.signature(function) for f, function in public_functions(reference).items()}
     assert len(expected) >= 9
-    assert {f: inspect.signature(function) for f, function in public_functions(FILES[name]).items()} == expected
+    found = {f: inspect.signature(function) for f, function in public_functions(FILES[name]).items()}
+    found.pop("announce_compilation", None)  # Numba's own
+    assert found == expected
 
 
-@pytest.mark.parametrize("module", BOTH)
+@pytest.mark.parametrize("module", EVERY_FILE)
 def test_results_and_scratch_go_by_keyword_only(module: Any) -> None:
     for f in public_functions(module).values():
         kinds = {p.name: p.kind for p in inspect.signature(f).parameters.values()}
@@ -81,15 +93,31 @@ def test_results_and_scratch_go_by_keyword_only(module: Any) -> None:
 
 
 def test_select_gives_the_fused_kernels_where_there_are_some() -> None:
-    backend = get_backend("numpy")
-    assert kernel_files.select(None, backend) == ("fused", numpy_fused)
-    assert kernel_files.select("fused", backend) == ("fused", numpy_fused)
+    backend = BACKEND
+    assert (
+        kernel_files.select(None, backend)
+        == kernel_files.select("fused", backend)
+        == (EVERY_FUSED[0], FILES[EVERY_FUSED[0]])
+    )
+    assert kernel_files.select(None, backend, "float64") == ("numpy", numpy_fused)
+    assert kernel_files.select("numpy", backend) == ("numpy", numpy_fused)
     assert kernel_files.select("reference", backend) == ("reference", reference)
-    with pytest.raises(ValueError, match="kernels must be 'fused' or 'reference', not 'fast'"):
+    with pytest.raises(ValueError, match="kernels must be one of fused, numpy, numba, cuda, reference, not 'fast'"):
         kernel_files.select("fast", backend)
+    with pytest.raises(ValueError, match="the cuda kernels cannot be used here: they are not for the numpy backend"):
+        kernel_files.select("cuda", backend)
+    with pytest.raises(ValueError, match="the numba kernels cannot be used here: they compute in float32, not float64"):
+        kernel_files.select("numba", backend, "float64")
 
 
-@pytest.mark.parametrize("module", BOTH)
+def test_select_without_numba_takes_numpys_kernels_and_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_files.importlib.util, "find_spec", lambda name: None)
+    assert kernel_files.select("fused", BACKEND) == ("numpy", numpy_fused)
+    with pytest.raises(ValueError, match=r"Numba is not installed: python -m pip install 'tinyvae\[numba\]'"):
+        kernel_files.select("numba", BACKEND)
+
+
+@pytest.mark.parametrize("module", EVERY_FILE)
 def test_an_unknown_activation_is_an_error(module: Any) -> None:
     one = np.ones((1, 1))
     with pytest.raises((ValueError, KeyError), match="swish"):
@@ -103,18 +131,19 @@ def test_an_unknown_activation_is_an_error(module: Any) -> None:
 # --------------------------------------------------------------------------------------------------------------- dense
 
 
-@given(SEEDS, sizes(3), DTYPES, ACTIVATION, st.booleans(), numbers(0.1, 4.0))
-@example(0, (1, 2, 3), "float32", "elu", True, 4.0)
-@example(0, (5, 1, 3), "float32", "leaky-relu", False, 1.0)
-@example(0, (5, 3, 1), "float64", "softplus", False, 1.0)
-def test_dense_forward(seed: int, shape: Any, dtype: str, activation: str, tied: bool, scale: float) -> None:
+@given(SEEDS, sizes(3), KIND, ACTIVATION, st.booleans(), numbers(0.1, 4.0))
+@example(0, (1, 2, 3), EXAMPLES[-1], "elu", True, 4.0)
+@example(0, (5, 1, 3), EXAMPLES[-1], "leaky-relu", False, 1.0)
+@example(0, (5, 3, 1), KINDS[1], "softplus", False, 1.0)
+def test_dense_forward(seed: int, shape: Any, kind: tuple[str, str], activation: str, tied: bool, scale: float) -> None:
+    file, dtype = kind
     rows, fan_in, fan_out = shape
     x, W, V, b = normals(seed, (rows, fan_in), (fan_in, fan_out), (fan_out, 2 * fan_in), (fan_out,), dtype=dtype)
     W = V[:, :fan_in].T if tied else W  # a tied layer's weight: half of the encoder's head, transposed
     x *= dtype_scalar(dtype, scale)
     scratch = Scratch(rows, fan_out, dtype)
     results = []
-    for module in BOTH:
+    for module in (reference, FILES[file]):
         y = poisoned((rows, fan_out), dtype)
         module.dense_forward(x, W, b, activation, y=y, work=scratch.work)
         results.append(y)
@@ -124,10 +153,13 @@ def test_dense_forward(seed: int, shape: Any, dtype: str, activation: str, tied:
     scratch.assert_guard_untouched()
 
 
-@given(SEEDS, sizes(3), DTYPES, ACTIVATION, st.booleans(), st.booleans())
-@example(0, (1, 2, 3), "float32", "relu", True, True)
-@example(0, (4, 3, 1), "float32", "sigmoid", False, False)
-def test_dense_backward(seed: int, shape: Any, dtype: str, activation: str, tied: bool, needs_dx: bool) -> None:
+@given(SEEDS, sizes(3), KIND, ACTIVATION, st.booleans(), st.booleans())
+@example(0, (1, 2, 3), EXAMPLES[-1], "relu", True, True)
+@example(0, (4, 3, 1), EXAMPLES[-1], "sigmoid", False, False)
+def test_dense_backward(
+    seed: int, shape: Any, kind: tuple[str, str], activation: str, tied: bool, needs_dx: bool
+) -> None:
+    file, dtype = kind
     rows, fan_in, fan_out = shape
     x, W, V, a = normals(seed, (rows, fan_in), (fan_in, fan_out), (fan_out, 2 * fan_in), (rows, fan_out), dtype=dtype)
     W = V[:, :fan_in].T if tied else W
@@ -135,7 +167,7 @@ def test_dense_backward(seed: int, shape: Any, dtype: str, activation: str, tied
     dy = normals(seed + 1, (rows, fan_out), dtype=dtype)[0]
     scratch = Scratch(rows, fan_out, dtype)
     results = []
-    for module in BOTH:
+    for module in (reference, FILES[file]):
         dx = poisoned((rows, fan_in), dtype) if needs_dx else None
         dW, db = poisoned((fan_in, fan_out), dtype), poisoned((fan_out,), dtype)
         module.dense_backward(dy.copy(), x, W, y.copy(), activation, dx=dx, dW=dW, db=db, work=scratch.work)
@@ -150,7 +182,7 @@ def test_dense_backward(seed: int, shape: Any, dtype: str, activation: str, tied
 
 
 def test_dense_backward_leaves_the_input_and_the_weights_alone() -> None:
-    for module in BOTH:
+    for module in EVERY_FILE:
         x, W, y, dy = normals(0, (3, 4), (4, 2), (3, 2), (3, 2))
         kept = x.copy(), W.copy()
         module.dense_backward(
@@ -163,10 +195,11 @@ def test_dense_backward_leaves_the_input_and_the_weights_alone() -> None:
 # -------------------------------------------------------------------------------------------------------------- latent
 
 
-@given(SEEDS, sizes(2), DTYPES, numbers(0.1, 3.0))
-@example(0, (1, 2), "float32", 3.0)
-@example(0, (2, 1), "float32", 3.0)
-def test_latent_forward_and_backward(seed: int, shape: Any, dtype: str, scale: float) -> None:
+@given(SEEDS, sizes(2), KIND, numbers(0.1, 3.0))
+@example(0, (1, 2), EXAMPLES[-1], 3.0)
+@example(0, (2, 1), EXAMPLES[-1], 3.0)
+def test_latent_forward_and_backward(seed: int, shape: Any, kind: tuple[str, str], scale: float) -> None:
+    file, dtype = kind
     rows, latent = shape
     head = normals(seed, (rows, 2 * latent), dtype=dtype, scale=scale)[0]
     eps, dz = normals(seed + 1, shape, shape, dtype=dtype)
@@ -174,7 +207,7 @@ def test_latent_forward_and_backward(seed: int, shape: Any, dtype: str, scale: f
     scratch = Scratch(rows, 2 * latent, dtype)
     kept = head.copy(), eps.copy(), dz.copy(), dkl.copy()
     results = []
-    for module in BOTH:
+    for module in (reference, FILES[file]):
         z, kl, dhead = poisoned(shape, dtype), poisoned(shape, dtype), poisoned(head.shape, dtype)
         module.latent_forward(head, eps, z=z, kl=kl, work=scratch.work)
         module.latent_backward(dz, head, eps, dkl, dhead=dhead, work=scratch.work)
@@ -199,18 +232,19 @@ LOSS_SHAPES = st.one_of(
 )
 
 
-@given(SEEDS, LOSS_SHAPES, DTYPES, st.booleans(), FACTORS)
-@example(0, (75, 900), "float32", True, 0.01)
-@example(0, (2, 32771), "float32", False, 0.01)
-@example(0, (1, 3), "float32", False, 0.0)
-def test_bernoulli_loss(seed: int, shape: Any, dtype: str, with_gradient: bool, dnll: float) -> None:
+@given(SEEDS, LOSS_SHAPES, KIND, st.booleans(), FACTORS)
+@example(0, (75, 900), EXAMPLES[-1], True, 0.01)
+@example(0, (2, 32771), EXAMPLES[-1], False, 0.01)
+@example(0, (1, 3), EXAMPLES[-1], False, 0.0)
+def test_bernoulli_loss(seed: int, shape: Any, kind: tuple[str, str], with_gradient: bool, dnll: float) -> None:
+    file, dtype = kind
     rows, data = shape
     rng = np.random.default_rng(seed)
     logits, x = (5 * rng.standard_normal(shape)).astype(dtype), rng.random(shape).astype(dtype)
     scratch = Scratch(rows, data, dtype)
     kept = logits.copy(), x.copy()
     results = []
-    for module in BOTH:
+    for module in (reference, FILES[file]):
         nll, dlogits = poisoned(rows, dtype), poisoned(shape, dtype) if with_gradient else None
         module.bernoulli_loss(logits, x, dnll, nll=nll, dlogits=dlogits, work=scratch.work)
         results.append((nll, dlogits))
@@ -225,11 +259,14 @@ def test_bernoulli_loss(seed: int, shape: Any, dtype: str, with_gradient: bool, 
     scratch.assert_guard_untouched()
 
 
-@given(SEEDS, sizes(2), DTYPES, st.sampled_from(["fixed", "learned", "predicted"]), st.booleans(), FACTORS)
-@example(0, (1, 2), "float32", "predicted", True, 1.0)
-@example(0, (2, 1), "float32", "learned", True, 1.0)
-@example(0, (70, 784), "float32", "predicted", True, 0.01)
-def test_gaussian_loss(seed: int, shape: Any, dtype: str, sigma: str, with_gradient: bool, dnll: float) -> None:
+@given(SEEDS, sizes(2), KIND, st.sampled_from(["fixed", "learned", "predicted"]), st.booleans(), FACTORS)
+@example(0, (1, 2), EXAMPLES[-1], "predicted", True, 1.0)
+@example(0, (2, 1), EXAMPLES[-1], "learned", True, 1.0)
+@example(0, (70, 784), EXAMPLES[-1], "predicted", True, 0.01)
+def test_gaussian_loss(
+    seed: int, shape: Any, kind: tuple[str, str], sigma: str, with_gradient: bool, dnll: float
+) -> None:
+    file, dtype = kind
     rows, data = shape
     output, shared = normals(seed, (rows, 2 * data), (1,), dtype=dtype)
     x = normals(seed + 1, shape, dtype=dtype)[0]
@@ -238,7 +275,7 @@ def test_gaussian_loss(seed: int, shape: Any, dtype: str, sigma: str, with_gradi
     scratch = Scratch(rows, 2 * data if sigma == "predicted" else data, dtype)
     kept = output.copy(), x.copy(), shared.copy()
     results = []
-    for module in BOTH:
+    for module in (reference, FILES[file]):
         nll, doutput, dshared = poisoned(rows, dtype), poisoned(output.shape, dtype), poisoned(1, dtype)
         dmean = doutput[:, :data] if with_gradient else None
         dlogvar = {"fixed": None, "learned": dshared, "predicted": doutput[:, data:]}[sigma] if with_gradient else None
@@ -266,16 +303,17 @@ def test_gaussian_loss(seed: int, shape: Any, dtype: str, sigma: str, with_gradi
 FLAT = st.one_of(st.integers(1, 40), st.sampled_from([numpy_fused.ADAM_BLOCK + d for d in (-1, 0, 1)] + [70_001]))
 
 
-@given(SEEDS, FLAT, DTYPES, st.integers(1, 100_000), numbers(1e-5, 1.0), numbers(-6.0, 2.0))
-@example(0, numpy_fused.ADAM_BLOCK + 1, "float32", 1, 1e-3, -3.0)
-@example(0, 70_001, "float32", 1000, 1e-3, -3.0)
-def test_adam_step(seed: int, size: int, dtype: str, t: int, lr: float, exponent: float) -> None:
+@given(SEEDS, FLAT, KIND, st.integers(1, 100_000), numbers(1e-5, 1.0), numbers(-6.0, 2.0))
+@example(0, numpy_fused.ADAM_BLOCK + 1, EXAMPLES[-1], 1, 1e-3, -3.0)
+@example(0, 70_001, EXAMPLES[-1], 1000, 1e-3, -3.0)
+def test_adam_step(seed: int, size: int, kind: tuple[str, str], t: int, lr: float, exponent: float) -> None:
+    file, dtype = kind
     p, g, m, v = normals(seed, (size,), (size,), (size,), (size,), dtype=dtype)
     unit = dtype_scalar(dtype, 10.0**exponent)
     g, m, v = g * unit, m * unit, (v * unit) ** 2
     scratch = Scratch(1, 1, dtype)
     results = []
-    for module in BOTH:
+    for module in (reference, FILES[file]):
         new = p.copy(), g.copy(), m.copy(), v.copy()
         module.adam_step(*new, t, lr, work=scratch.work)
         assert np.array_equal(new[1], g)
@@ -295,11 +333,12 @@ def test_adam_step(seed: int, size: int, dtype: str, t: int, lr: float, exponent
     scratch.assert_guard_untouched()
 
 
-@given(SEEDS, FLAT, DTYPES, numbers(-3.0, 3.0))
-def test_squared_norm_and_clip(seed: int, size: int, dtype: str, log_max: float) -> None:
+@given(SEEDS, FLAT, KIND, numbers(-3.0, 3.0))
+def test_squared_norm_and_clip(seed: int, size: int, kind: tuple[str, str], log_max: float) -> None:
+    file, dtype = kind
     g = normals(seed, (size,), dtype=dtype)[0]
     results = []
-    for module in BOTH:
+    for module in (reference, FILES[file]):
         norm2, clipped = poisoned((), dtype), g.copy()
         module.squared_norm(g, out=norm2)
         module.clip(clipped, norm2, 10.0**log_max)
@@ -312,25 +351,27 @@ def test_squared_norm_and_clip(seed: int, size: int, dtype: str, log_max: float)
 # ------------------------------------------------------------------------------------------------------------- batches
 
 
-@given(SEEDS, sizes(3), DTYPES, st.sampled_from(["uint8", "float32"]))
-def test_gather(seed: int, shape: Any, dtype: str, stored: str) -> None:
+@given(SEEDS, sizes(3), KIND, st.sampled_from(["uint8", "float32"]))
+def test_gather(seed: int, shape: Any, kind: tuple[str, str], stored: str) -> None:
+    file, dtype = kind
     total, data, batch = shape
     rng = np.random.default_rng(seed)
     scale = 1 / 255 if stored == "uint8" else 1.0
     rows = rng.integers(0, total, batch)
     table = rng.integers(0, 256, (total, data)).astype(stored)
-    for module in BOTH:
+    for module in (reference, FILES[file]):
         x = poisoned((batch, data), dtype)
         module.gather(table, rows, scale, x=x, raw=np.zeros((batch, data), stored))
         assert_within(x, table.astype(float)[rows] * scale, 2 * eps_of(dtype) * table.astype(float)[rows] * scale)
 
 
-@given(SEEDS, sizes(2), DTYPES)
-def test_binarize(seed: int, shape: Any, dtype: str) -> None:
+@given(SEEDS, sizes(2), KIND)
+def test_binarize(seed: int, shape: Any, kind: tuple[str, str]) -> None:
+    file, dtype = kind
     x, u = np.random.default_rng(seed).random((2, *shape)).astype(dtype)
     x.flat[0], x.flat[-1] = 0, 1  # never and always 1, whatever u in [0, 1) is
     u = np.minimum(u, 1 - eps_of(dtype)).astype(dtype)
-    for module in BOTH:
+    for module in (reference, FILES[file]):
         drawn = x.copy()
         module.binarize(drawn, u)
         assert np.array_equal(drawn, np.where(u < x, 1, 0))
@@ -340,3 +381,13 @@ def test_binarize(seed: int, shape: Any, dtype: str) -> None:
 
 def dtype_scalar(dtype: str, value: float) -> Any:
     return np.dtype(dtype).type(value)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("name", FILES)
+def test_nan_goes_through_every_layer_so_that_a_diverging_run_is_seen(name: str, activation: str) -> None:
+    x, W, b = np.ones((1, 1), np.float32), np.ones((1, 40), np.float32), np.zeros(40, np.float32)
+    b[::3] = np.nan
+    y, work = np.zeros((1, 40), np.float32), np.zeros(work_size(1, 40), np.float32)
+    FILES[name].dense_forward(x, W, b, activation, y=y, work=work)
+    assert np.array_equal(np.isnan(y[0]), np.isnan(b))

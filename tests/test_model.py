@@ -297,7 +297,7 @@ def test_a_smaller_batch_after_a_larger_one_and_back_gives_what_a_new_model_give
         ({"tied": True, "decoder_hidden": (3,)}, r"mirrors the encoder: decoder_hidden must be \(4,\)"),
         ({"tied": True, "likelihood": "gaussian", "sigma": "predicted"}, "no output for a predicted sigma"),
         ({"dtype": "float16"}, "dtype must be 'float32' or 'float64', not 'float16'"),
-        ({"kernels": "fast"}, "kernels must be 'fused' or 'reference', not 'fast'"),
+        ({"kernels": "fast"}, "kernels must be one of fused, numpy, numba, cuda, reference, not 'fast'"),
         ({"backend": "torch"}, "backend must be 'auto', 'numpy' or 'cupy', not 'torch'"),
     ],
 )

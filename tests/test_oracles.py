@@ -25,7 +25,7 @@ POINTS = [(-3.0, -2.5), (-0.7, 0.4), (0.0, 0.0), (0.3, -1.9), (2.5, 1.3), (0.01,
 
 
 def kernels_of(name: str) -> Any:
-    return kernel_files.select(name, get_backend("numpy"))[1]
+    return kernel_files.select(name, get_backend("numpy"), "float64")[1]
 
 
 # ------------------------------------------------------------------ SymPy differentiates the formulas as written

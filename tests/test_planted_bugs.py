@@ -301,7 +301,7 @@ FUSED = [
         named("test_kernels::test_dense_backward")),
     Bug("fused adam: the last block is forgotten", instead(numpy_fused, "adam_step", adam_that_forgets_the_last_block),
         named("test_kernels::test_adam_step")),
-    Bug("fused adam: another epsilon", instead(numpy_fused, "EPSILON", 1e-6),  # type: ignore[arg-type]  # a number
+    Bug("fused adam: another epsilon", instead(adam, "EPSILON", 1e-6),  # type: ignore[arg-type]  # a number
         named("test_oracles::test_adam_is_algorithm_1_of_the_paper", "fused")),
     Bug("fused clip: the larger factor", instead(numpy_fused, "clip_scale", lambda norm2, most: 0.5),
         named("test_kernels::test_squared_norm_and_clip")),

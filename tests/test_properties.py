@@ -21,7 +21,7 @@ EPS64 = eps_of("float64")
 
 
 def kernels_of(name: str) -> Any:
-    return kernel_files.select(name, get_backend("numpy"))[1]
+    return kernel_files.select(name, get_backend("numpy"), "float64")[1]
 
 
 # -------------------------------------------------------------------------------------------------------------- dense

@@ -20,7 +20,7 @@ DATA, LATENT, ROWS = 6, 3, 5
 
 
 def kernels_of(name: str) -> Any:
-    return kernel_files.select(name, get_backend("numpy"))[1]
+    return kernel_files.select(name, get_backend("numpy"), "float64")[1]
 
 
 def batch(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

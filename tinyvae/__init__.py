@@ -5,21 +5,53 @@
     losses = model.loss_and_grad(x, eps)      # nats, means over the batch; gradients in model.grads
 
 Folders are floors, and imports only go down: commands, training, checking, model, kernels, ops, backend.
+
+A name is imported when it is first used. So a command can set NumPy's BLAS up before NumPy is loaded (`tinyvae.blas`).
 """
 
-from tinyvae.checking.finite_differences import gradcheck as gradcheck
-from tinyvae.errors import BackendError as BackendError
-from tinyvae.errors import CheckpointError as CheckpointError
-from tinyvae.errors import DataError as DataError
-from tinyvae.errors import NonFiniteError as NonFiniteError
-from tinyvae.errors import TinyvaeError as TinyvaeError
-from tinyvae.errors import UsageError as UsageError
-from tinyvae.model.estimates import active_units as active_units
-from tinyvae.model.estimates import log_likelihood as log_likelihood
-from tinyvae.model.vae import VAE as VAE
-from tinyvae.model.vae import Losses as Losses
-from tinyvae.training.checkpoint import load as load
-from tinyvae.training.checkpoint import save as save
-from tinyvae.training.data import load as load_data  # noqa: F401 - for users
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # what there is; the table below says the same to Python
+    from tinyvae.checking.finite_differences import gradcheck as gradcheck
+    from tinyvae.errors import BackendError as BackendError
+    from tinyvae.errors import CheckpointError as CheckpointError
+    from tinyvae.errors import DataError as DataError
+    from tinyvae.errors import NonFiniteError as NonFiniteError
+    from tinyvae.errors import TinyvaeError as TinyvaeError
+    from tinyvae.errors import UsageError as UsageError
+    from tinyvae.model.estimates import active_units as active_units
+    from tinyvae.model.estimates import log_likelihood as log_likelihood
+    from tinyvae.model.vae import VAE as VAE
+    from tinyvae.model.vae import Losses as Losses
+    from tinyvae.training.checkpoint import load as load
+    from tinyvae.training.checkpoint import save as save
+    from tinyvae.training.data import load as load_data  # noqa: F401 - for users
 
 __version__ = "0.1.0"
+
+_ERRORS = ("BackendError", "CheckpointError", "DataError", "NonFiniteError", "TinyvaeError", "UsageError")
+_HOME = {  # name -> (module, name there)
+    "gradcheck": ("tinyvae.checking.finite_differences", "gradcheck"),
+    **{name: ("tinyvae.errors", name) for name in _ERRORS},
+    "active_units": ("tinyvae.model.estimates", "active_units"),
+    "log_likelihood": ("tinyvae.model.estimates", "log_likelihood"),
+    "VAE": ("tinyvae.model.vae", "VAE"),
+    "Losses": ("tinyvae.model.vae", "Losses"),
+    "load": ("tinyvae.training.checkpoint", "load"),
+    "save": ("tinyvae.training.checkpoint", "save"),
+    "load_data": ("tinyvae.training.data", "load"),
+}
+__all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll] - the names above
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'tinyvae' has no attribute {name!r}")
+    module, original = _HOME[name]
+    value = globals()[name] = getattr(importlib.import_module(module), original)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -5,10 +5,11 @@ Exit codes: 0 done, 1 failure, 2 bad arguments, 128 + signal when stopped. A use
 
 import argparse
 import io
+import os
 import sys
 from typing import NoReturn
 
-from tinyvae import __version__
+from tinyvae import __version__, blas
 from tinyvae.errors import TinyvaeError, UsageError
 
 
@@ -22,7 +23,10 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: list[str] | None = None) -> int:
     """Run `tinyvae` with these arguments (default: the process's own); the exit code."""
-    from tinyvae.commands import evaluate, generate, gradcheck, train
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] in (["train"], ["evaluate"]) and not keeps_blas(argv):
+        blas.set_up(os.environ)
+    from tinyvae.commands import doctor, evaluate, generate, gradcheck, train  # these import NumPy
 
     parser = Parser(
         prog="tinyvae",
@@ -31,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"tinyvae {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (train, evaluate, generate, gradcheck):
+    for command in (train, evaluate, generate, gradcheck, doctor):
         name = command.__name__.rpartition(".")[2]
         subparser = subparsers.add_parser(
             name,
@@ -71,6 +75,22 @@ def main(argv: list[str] | None = None) -> int:
         if not isinstance(error, BrokenPipeError):
             print(f"{subparser.prog}: {one_line(str(error))}", file=sys.stderr)
         return 1
+
+
+def add_keep_blas(parser: argparse._ActionsContainer) -> None:
+    """The option --keep-blas. `keeps_blas` reads it, before NumPy is loaded; the commands need not."""
+    parser.add_argument(
+        "--keep-blas", action="store_true", default=argparse.SUPPRESS,
+        help="leave NumPy's BLAS as it is; otherwise OpenBLAS is told which kernels suit this CPU, unless "
+        "OPENBLAS_CORETYPE is set (tinyvae doctor shows what it gives)",
+    )  # fmt: skip
+
+
+def keeps_blas(argv: list[str]) -> bool:
+    """--keep-blas, or an abbreviation that the parser will take for it, is among the arguments."""
+    parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    add_keep_blas(parser)
+    return "keep_blas" in parser.parse_known_args(argv)[0]
 
 
 def one_line(message: str) -> str:

@@ -11,7 +11,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from tinyvae.backend import to_host
-from tinyvae.commands import loading
+from tinyvae.commands import add_keep_blas, loading
 from tinyvae.errors import UsageError
 from tinyvae.model.estimates import log_likelihood
 from tinyvae.training import streams
@@ -38,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
     samples = f"samples of z for each datum in log p(x); more are closer; 0: leave it out (default: {SAMPLES})"
     parser.add_argument("--nll-samples", type=int, default=SAMPLES, metavar="K", help=samples)
+    add_keep_blas(parser)
 
 
 def run(args: argparse.Namespace) -> int:

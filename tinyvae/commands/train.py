@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tinyvae import backend as backends
+from tinyvae import blas
+from tinyvae.commands import add_keep_blas
 from tinyvae.errors import DataError, NonFiniteError, TinyvaeError, UsageError
 from tinyvae.model.vae import VAE
 from tinyvae.training import config as configs
@@ -32,7 +34,7 @@ examples:
   tinyvae train --data my.npy --likelihood gaussian             rows of real numbers
   tinyvae train --resume runs/mnist-20250101-120000 --epochs 20"""
 
-NOT_STORED = ("out", "resume", "no_figures", "quiet")
+NOT_STORED = ("out", "resume", "no_figures", "quiet", "keep_blas")
 MAY_CHANGE = ("data_dir", "epochs")  # when a run is resumed
 
 
@@ -91,10 +93,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     g = parser.add_argument_group("machine")
     option(g, "--backend", "numpy, cupy (an NVIDIA GPU), or auto: cupy where it works (default: auto)",
            choices=configs.BACKENDS)
-    option(g, "--kernels", "fused, or reference: the readable formulas (default: fused where there are some)",
-           choices=configs.KERNELS)
+    option(g, "--kernels", "fused: the fastest that is installed of numba, numpy (and cuda, on a GPU), which can be "
+           "asked for by name too; or reference: the readable formulas (default: fused)", choices=configs.KERNELS)
     option(g, "--dtype", "float32 or float64 (default: float32)", choices=configs.DTYPES)
     option(g, "--device", "which GPU (default: 0)", type=int, metavar="N")
+    option(g, "--tf32", "float32 products rounded to TF32 on a GPU: faster, 10 bits of mantissa; for --backend cupy",
+           action="store_true")
+    add_keep_blas(g)
 
     g = parser.add_argument_group("the run")
     option(g, "--out", "the run directory (default: runs/<data>-<date and time>)", metavar="DIR")
@@ -172,7 +177,8 @@ class Session:
         for problem in problems:
             reporter.line(f"warning: {problem}; going on from {checkpoint.path.name}")
         stored = stored_config(checkpoint)
-        differences = stored.differences({k: v for k, v in options.items() if k not in MAY_CHANGE and v != "auto"})
+        asked = {k: v for k, v in options.items() if k not in MAY_CHANGE and v not in ("auto", "fused")}
+        differences = stored.differences(asked)
         if differences:
             raise UsageError(f"{path} cannot be resumed with other options: {'; '.join(differences)}")
         config = configs.replaced(stored, {k: v for k, v in options.items() if k in MAY_CHANGE})
@@ -294,6 +300,13 @@ def describe(config: Config, dataset: Dataset, model: VAE, path: Path, reporter:
     tied = ", tied" if a.tied else ""
     line(f"model: {widths}, {a.activation}, {a.likelihood}{sigma}{tied}; {model.params.flat.size:,} parameters")
     line(f"machine: {model.backend.name}, {model.kernels_name} kernels, {model.dtype.name}; seed {config.seed}")
+    settings = blas.summary()
+    if model.backend.name == "numpy" and settings:
+        line(settings)
+    if model.kernels_name == "numba":
+        from tinyvae.kernels import numba_fused  # here, since Numba need not be installed
+
+        numba_fused.announce_compilation(lambda: line("compiling the kernels (once: they are kept for the next run)"))
     if is_cross_entropy(config, dataset):
         line(
             "note: Bernoulli on grey values is binary cross-entropy: a common loss, but no log-likelihood "

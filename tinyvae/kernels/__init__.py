@@ -9,30 +9,55 @@ The contract:
 - `dense_backward` may destroy `dy` and `y`: nobody needs them after it.
 """
 
+import importlib
+import importlib.util
 from types import ModuleType
 
+import numpy as np
+
 from tinyvae.backend import Backend
-from tinyvae.kernels import numpy_fused, reference
+from tinyvae.kernels.numpy_fused import ADAM_BLOCK
 
-FUSED = {"numpy": numpy_fused}  # backend -> its fused kernels
+FILES = {"numpy": "numpy_fused", "numba": "numba_fused", "cuda": "cupy_fused", "reference": "reference"}
+FUSED = {"numpy": ("numba", "numpy"), "cupy": ("cuda",)}  # backend -> its fused kernels, the fastest first
+NAMES = ("fused", *FILES)
 
 
-def select(kernels: str | None, backend: Backend) -> tuple[str, ModuleType]:
-    """The kernels called "fused" or "reference" for a backend; None means fused where there are some.
+def select(kernels: str | None, backend: Backend, dtype: str = "float32") -> tuple[str, ModuleType]:
+    """The kernels of that name and their file: one of FILES, or "fused" for the fastest that this machine has.
 
-    Raises ValueError for a name that does not exist, or if the backend has no fused kernels.
+    None means fused where there are some, else reference.
+    Raises ValueError for a name that does not exist, or for kernels that cannot be used here, with the reason.
     """
-    if kernels is None:
-        kernels = "fused" if backend.name in FUSED else "reference"
-    if kernels == "reference":
-        return kernels, reference
-    if kernels != "fused":
-        raise ValueError(f"kernels must be 'fused' or 'reference', not {kernels!r}")
-    if backend.name not in FUSED:
-        raise ValueError(f"there are no fused kernels for the {backend.name} backend: choose 'reference'")
-    return kernels, FUSED[backend.name]
+    if kernels is None or kernels == "fused":
+        usable = [name for name in FUSED[backend.name] if problem(name, backend, dtype) is None]
+        if not usable and kernels:
+            reason = problem(FUSED[backend.name][-1], backend, dtype)
+            raise ValueError(f"there are no fused kernels here: {reason}; choose the reference kernels")
+        name = usable[0] if usable else "reference"
+    elif kernels not in FILES:
+        raise ValueError(f"kernels must be one of {', '.join(NAMES)}, not {kernels!r}")
+    else:
+        name = kernels
+        reason = problem(name, backend, dtype)
+        if reason:
+            raise ValueError(f"the {name} kernels cannot be used here: {reason}")
+    return name, importlib.import_module(f"tinyvae.kernels.{FILES[name]}")
+
+
+def problem(name: str, backend: Backend, dtype: str = "float32") -> str | None:
+    """Why the kernels `name` cannot be used with a backend and dtype, with the remedy; None if they can."""
+    if name == "reference":
+        return None
+    if name not in FUSED[backend.name]:
+        return f"they are not for the {backend.name} backend"
+    if name == "numba" and importlib.util.find_spec("numba") is None:
+        return "Numba is not installed: python -m pip install 'tinyvae[numba]'"
+    if name in ("numba", "cuda") and np.dtype(dtype) != np.float32:
+        return f"they compute in float32, not {dtype}"
+    return None
 
 
 def work_size(rows: int, widest: int) -> int:
     """How long `work` must be for batches of up to `rows` rows and layers of up to `widest` outputs."""
-    return max(2 * rows * widest + widest, numpy_fused.ADAM_BLOCK)  # two arrays of a layer's output, and a row
+    return max(2 * rows * widest + widest, ADAM_BLOCK)  # two arrays of a layer's output, and a row

@@ -44,7 +44,8 @@ class VAE:
     sigma           of the Gaussian: "fixed:0.1" (that number), "learned" (one number), "predicted" (one per output)
     tied            the decoder's weights are the encoder's, transposed
     backend         "numpy", "cupy" or "auto";  device: the GPU's number
-    kernels         "fused" or "reference" (default: fused where the backend has them)
+    kernels         "fused": the fastest that is installed of "numba" and "numpy", or "cuda" on a GPU; or "reference"
+                    (default: fused where there are some for the backend and dtype)
     dtype           "float32" to train, "float64" to check
     seed            draws the initial weights
 
@@ -78,7 +79,7 @@ class VAE:
             raise ValueError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
         self.backend = get_backend(backend, device)
         self.dtype = np.dtype(dtype)
-        self.kernels_name, self.kernels = kernel_files.select(kernels, self.backend)
+        self.kernels_name, self.kernels = kernel_files.select(kernels, self.backend, dtype)
         shapes = self.architecture.shapes()
         self.params = FlatParams(shapes, self.backend, self.dtype)
         self.grads = FlatParams(shapes, self.backend, self.dtype)

@@ -31,6 +31,15 @@ def adam_step(
     return p - lr * m_hat / (xp.sqrt(v_hat) + epsilon), m, v
 
 
+def step_and_epsilon(t: int, lr: float) -> tuple[float, float]:
+    """Step t with the bias corrections c1, c2 folded into two numbers, for kernels that take no pass for m^ and v^.
+
+    lr m^ / (sqrt(v^) + epsilon) = step m / (sqrt(v) + epsilon'), step = lr sqrt(c2) / c1, epsilon' = epsilon sqrt(c2).
+    """
+    root_c2 = math.sqrt(bias_correction(BETA2, t))
+    return lr * root_c2 / bias_correction(BETA1, t), EPSILON * root_c2
+
+
 def squared_norm(g: Array) -> Array:
     """|g|^2 = sum_i g_i^2 over the flat gradient: a 0-d array or scalar."""
     return array_module(g).dot(g, g)

@@ -15,7 +15,8 @@ from tinyvae.training import streams
 
 
 class Batches:
-    """The rows of `x`, as batches (x, eps) for a model. Data stays on the model's device, in the dtype it came in.
+    """The rows of `x`, as batches (x, eps) for a model. Data stays on the model's device; bytes stay bytes, and real
+    numbers wider than the model's are narrowed at once instead of in every batch.
 
     A batch is a pair of views on buffers: the next one overwrites it.
     """
@@ -24,7 +25,8 @@ class Batches:
         self.model, self.scale, self.dynamic = model, scale, dynamic
         xp, rows = model.backend.xp, min(batch_size, x.shape[0])
         self.rows, self.batch_size = x.shape[0], rows
-        self.data = model.backend.asarray(x)  # (rows, data)
+        narrower = model.dtype if x.dtype.itemsize > model.dtype.itemsize else x.dtype
+        self.data = model.backend.asarray(x, narrower)  # (rows, data)
         self.raw = xp.empty((rows, x.shape[1]), dtype=self.data.dtype)
         self.x = xp.empty((rows, x.shape[1]), dtype=model.dtype)
         self.u = xp.empty((rows if dynamic else 0, x.shape[1]), dtype=model.dtype)
@@ -37,10 +39,13 @@ class Batches:
         """The number of rows in each batch: all alike, but for the last."""
         return [min(self.batch_size, self.rows - start) for start in range(0, self.rows, self.batch_size)]
 
+    def order(self, seed: int, epoch: int) -> np.ndarray:
+        """The rows of a training epoch (from 1) in random order, (rows,): drawn on the host, alike on any backend."""
+        return np.random.default_rng([seed, streams.ORDER, epoch]).permutation(self.rows)
+
     def shuffled(self, seed: int, epoch: int, skip: int = 0) -> Iterator[tuple[Array, Array]]:
         """The batches of a training epoch (from 1), in random order; the first `skip` of them are left out."""
-        rng = np.random.default_rng([seed, streams.ORDER, epoch])  # on the host: the same order on any backend
-        return self._serve(rng.permutation(self.rows), (seed, streams.NOISE, epoch), skip)
+        return self._serve(self.order(seed, epoch), (seed, streams.NOISE, epoch), skip)
 
     def in_order(self, seed: int) -> Iterator[tuple[Array, Array]]:
         """The batches in the order of the rows, with the same noise at every call: for comparing epochs."""

@@ -5,13 +5,13 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from tinyvae.kernels import NAMES as KERNELS
 from tinyvae.model.architecture import ACTIVATION_NAMES, LIKELIHOODS, parse_sigma
 from tinyvae.training.data.dataset import MIN_ROWS
 
 BINARIZE = ("none", "threshold", "dynamic")
 SCHEDULES = ("constant", "cosine")
 BACKENDS = ("auto", "numpy", "cupy")
-KERNELS = ("fused", "reference")
 DTYPES = ("float32", "float64")
 
 LARGEST = 10**12  # of any number given: what is larger is a slip, or does not fit a float
@@ -28,6 +28,7 @@ class Config:
     kernels: str | None = None
     dtype: str = "float32"
     device: int = 0
+    tf32: bool = False
     hidden: tuple[int, ...] | None = None
     decoder_hidden: tuple[int, ...] | None = None
     latent: int | None = None
@@ -68,6 +69,21 @@ class Config:
                 raise ValueError(f"--{name.replace('_', '-')} must be above 0 and finite, not {value}")
         if self.sigma is not None:
             parse_sigma(self.sigma)
+        if self.tf32:
+            self._check_tf32()
+
+    def _check_tf32(self) -> None:
+        """Only the captured step of the CUDA kernels rounds to TF32."""
+        conflicts = {
+            "--backend numpy": self.backend == "numpy",
+            f"--kernels {self.kernels}": self.kernels not in (None, "fused", "cuda"),
+            f"--dtype {self.dtype}": self.dtype != "float32",
+            "--clip-norm": self.clip_norm is not None,
+            "--accumulate": self.accumulate > 1,
+        }
+        wrong = [option for option, conflict in conflicts.items() if conflict]
+        if wrong:
+            raise ValueError(f"--tf32 is for --backend cupy with its fused kernels, and does not go with {wrong[0]}")
 
     def resolved(self, rows: int) -> "Config":
         """With the defaults of the data filled in, for a training set of `rows` rows."""

@@ -4,6 +4,7 @@ If the output goes away (a closed pipe, a full disk), the run goes on without it
 """
 
 import contextlib
+import math
 import os
 import sys
 import time
@@ -43,14 +44,14 @@ class Reporter:
             self.bar = Progress(
                 TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
                 BarColumn(),
-                TextColumn("loss {task.fields[loss]:.2f}  {task.fields[rate]:.0f} steps/s  {task.fields[left]} left"),
+                TextColumn("loss {task.fields[loss]}  {task.fields[rate]:.0f} steps/s  {task.fields[left]} left"),
                 console=self.console,
                 transient=True,
                 auto_refresh=False,
             )
             total = epochs * updates_per_epoch
             self.task = self.bar.add_task(
-                "", total=total, epoch=state.epoch + 1, epochs=epochs, loss=float("nan"), rate=0.0, left="?"
+                "", total=total, epoch=state.epoch + 1, epochs=epochs, loss="?", rate=0.0, left="?"
             )
             self.bar.start()
 
@@ -60,9 +61,11 @@ class Reporter:
         if self.live and now - self.shown > REFRESH:
             self.shown = now
             rate, left = self._speed(state.updates)
+            known = f"{loss:.2f}" if math.isfinite(loss) else "?"  # on a GPU none is, until an epoch is done
             self.bar.update(
-                self.task, completed=state.updates, epoch=state.epoch + 1, loss=loss, rate=rate, left=left, refresh=True
-            )
+                self.task, completed=state.updates, epoch=state.epoch + 1, loss=known, rate=rate, left=left,
+                refresh=True,
+            )  # fmt: skip
 
     def epoch(self, row: Row) -> None:
         """An epoch is done and measured."""

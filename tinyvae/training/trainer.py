@@ -15,9 +15,12 @@ import numpy as np
 from tinyvae.backend import Array, to_host
 from tinyvae.errors import NonFiniteError
 from tinyvae.model.vae import VAE
+from tinyvae.ops.adam import step_and_epsilon
+from tinyvae.training import streams
 from tinyvae.training.batches import Batches
 from tinyvae.training.config import Config
 from tinyvae.training.data import Dataset
+from tinyvae.training.graph_step import GraphStep
 from tinyvae.training.metrics import Evaluation, Row, evaluate
 
 REMEDY = "try a smaller --lr, or --clip-norm 1; for a Gaussian, --sigma fixed:VALUE or data scaled to unit size"
@@ -72,6 +75,9 @@ class Trainer:
         self.m, self.v = zeros(size, model.dtype), zeros(size, model.dtype)  # Adam's moments, (parameters,) each
         self.gathered = zeros(size, model.dtype) if config.accumulate > 1 else None  # the gradient of several batches
         self.norm2 = xp.zeros((), dtype=model.dtype)
+        self.graph_step = None  # where the whole step is one CUDA graph: that has no place for what comes before Adam
+        if model.kernels_name == "cuda" and config.accumulate == 1 and config.clip_norm is None:
+            self.graph_step = GraphStep(model, self.train_batches, self.m, self.v, config.free_bits, config.tf32)
         self.ring = xp.zeros((RING[model.backend.name], 4), dtype=model.dtype)  # loss, nll, kl, |g|^2 of the last steps
         self.ring_rows: list[int] = []
         self.state = RunState()
@@ -105,6 +111,8 @@ class Trainer:
 
     def _epoch(self, stop: Callable[[], bool]) -> bool:
         """The rest of the epoch under way. False if it was stopped before its end."""
+        if self.graph_step is not None:
+            return self._graph_epoch(self.graph_step, stop)
         state, config = self.state, self.config
         sizes = self.train_batches.sizes()
         for x, eps in self.train_batches.shuffled(config.seed, state.epoch + 1, skip=state.batch):
@@ -123,6 +131,38 @@ class Trainer:
                     return False
         self._empty_ring()
         return True
+
+    def _graph_epoch(self, step: GraphStep, stop: Callable[[], bool]) -> bool:
+        """The same, where each step is one CUDA graph: nothing is read from the device until the last is under way."""
+        state, config = self.state, self.config
+        sizes, first = self.train_batches.sizes(), state.batch
+        order = self.train_batches.order(config.seed, state.epoch + 1)
+        step.begin_epoch(order, streams.key(config.seed, streams.NOISE, state.epoch + 1), self._schedule(sizes), first)
+        for rows in sizes[first:]:
+            if rows == self.train_batches.batch_size:
+                step.replay()
+            else:
+                step.launch(rows)
+            state.batch += 1
+            state.updates += 1
+            state.rows += rows
+            self.listener.batch(state, self.last_loss)
+            if state.batch < len(sizes) and stop():
+                break
+        self._add_losses(first, sizes[first : state.batch], step.losses()[first : state.batch].tolist())
+        if not self._finite(self.model.params.flat):  # after a gradient that spoiled them without spoiling its loss
+            raise self._diverged(state.batch, self.last_loss)
+        return state.batch == len(sizes)
+
+    def _schedule(self, sizes: list[int]) -> np.ndarray:
+        """beta, Adam's step size and epsilon, and 1 / rows for every update of the epoch under way: (updates, 4)."""
+        done = self.state.updates - self.state.batch  # before this epoch
+        return np.array(
+            [
+                (self.beta_after(done + i), *step_and_epsilon(done + i + 1, self.lr_after(done + i)), 1 / rows)
+                for i, rows in enumerate(sizes)
+            ]
+        )
 
     def _accumulate(self, weight: float, is_first: bool) -> None:
         """Add the batch's gradient, weighted by its share of the rows, so that the sum is the mean over all rows."""
@@ -150,15 +190,23 @@ class Trainer:
         return math.ceil(len(self.train_batches) / self.config.accumulate)
 
     def beta(self) -> float:
-        """The weight of the KL now: rising in a straight line to `config.beta` over the warm-up."""
-        warmup = self.config.beta_warmup * self.updates_per_epoch()
-        return self.config.beta * min(1.0, self.state.updates / warmup) if warmup else self.config.beta
+        """The weight of the KL now."""
+        return self.beta_after(self.state.updates)
 
     def lr(self) -> float:
-        """The step size now: constant, or half a cosine from `config.lr` down to 0 at the last step."""
+        """The step size now."""
+        return self.lr_after(self.state.updates)
+
+    def beta_after(self, updates: int) -> float:
+        """The weight of the KL after so many updates: rising in a straight line to `config.beta` over the warm-up."""
+        warmup = self.config.beta_warmup * self.updates_per_epoch()
+        return self.config.beta * min(1.0, updates / warmup) if warmup else self.config.beta
+
+    def lr_after(self, updates: int) -> float:
+        """The step size after so many updates: constant, or half a cosine from `config.lr` to 0 at the last step."""
         if self.config.lr_schedule == "constant":
             return self.config.lr
-        done = self.state.updates / (self.epochs * self.updates_per_epoch())
+        done = updates / (self.epochs * self.updates_per_epoch())
         return self.config.lr * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
     # --------------------------------------------------------------------------------------------- watching the numbers
@@ -175,17 +223,23 @@ class Trainer:
 
     def _empty_ring(self) -> None:
         steps = to_host(self.ring[: len(self.ring_rows)]).tolist()
-        oldest = self.state.batch + 1 - len(steps)  # counted from 1
-        for i, (rows, (*losses, norm2)) in enumerate(zip(self.ring_rows, steps, strict=True)):
-            if not all(map(math.isfinite, (*losses, norm2))):
-                raise NonFiniteError(
-                    f"training diverged in epoch {self.state.epoch + 1}, batch {oldest + i}: the loss is {losses[0]:g} "
-                    f"and {self._culprit()}; {REMEDY}"
-                )
-            for j in range(3):
-                self.state.sums[j] += losses[j] * rows
-            self.last_loss = losses[0]
+        self._add_losses(self.state.batch - len(steps), self.ring_rows, steps)
         self.ring_rows.clear()
+
+    def _add_losses(self, first: int, rows: list[int], steps: list[list[float]]) -> None:
+        """Count in the losses of batch `first` (from 0) and those after it, each with what else must be finite."""
+        for i, (n, numbers) in enumerate(zip(rows, steps, strict=True)):
+            if not all(map(math.isfinite, numbers)):
+                raise self._diverged(first + i + 1, numbers[0])
+            for j in range(3):
+                self.state.sums[j] += numbers[j] * n
+            self.last_loss = numbers[0]
+
+    def _diverged(self, batch: int, loss: float) -> NonFiniteError:
+        return NonFiniteError(
+            f"training diverged in epoch {self.state.epoch + 1}, batch {batch}: the loss is {loss:g} "
+            f"and {self._culprit()}; {REMEDY}"
+        )
 
     def _culprit(self) -> str:
         """The first parameter or gradient that is not finite, or else the largest gradient."""
@@ -193,6 +247,8 @@ class Trainer:
             for name, a in tensors.items():
                 if not self._finite(a):
                     return f"the {kind} {name} holds NaN or infinite values"
+        if self.graph_step is not None:  # its gradients were never written down
+            return "every parameter is finite"
         largest = {name: float(to_host(abs(g).max())) for name, g in self.model.grads.items()}
         name = max(largest, key=lambda name: largest[name])
         if largest[name] > np.sqrt(np.finfo(self.model.dtype).max) / 2:

@@ -1,0 +1,1 @@
+"""The kernels for NVIDIA GPUs: `kernels.cu` is CUDA C++, `table.py` says how each is called."""
