@@ -333,6 +333,7 @@ class Device:
     def __init__(self, runtime: Runtime, device: int | None = None) -> None:
         self._runtime, self._before = runtime, []
         self.id = runtime.getDevice() if device is None else device
+        self.compute_capability = "90"
 
     def use(self) -> None:
         if not 0 <= self.id < self._runtime.getDeviceCount():

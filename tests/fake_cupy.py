@@ -455,7 +455,7 @@ class Generator:
         self._rng = np.random.Generator(np.random.Philox(key=bit_generator._seed))
 
     def random(self, size: Any = None, dtype: Any = np.float64, out: Any = None) -> Any:
-        return self._draw(self._rng.random, size, dtype, out)
+        return self._draw(self._rng.random, size, dtype, out, scalar_without_size=True)
 
     def standard_normal(self, size: Any = None, dtype: Any = np.float64, out: Any = None) -> Any:
         return self._draw(self._rng.standard_normal, size, dtype, out)
@@ -467,7 +467,10 @@ class Generator:
         low, high = (0, int(low)) if high is None else (int(low), int(high))
         return _wrap(self._rng.integers(low, high, size=size, dtype=dtype, endpoint=endpoint))
 
-    def _draw(self, draw: Callable[..., Any], size: Any, dtype: Any, out: Any) -> Any:
+    def _draw(
+        self, draw: Callable[..., Any], size: Any, dtype: Any, out: Any, scalar_without_size: bool = False
+    ) -> Any:
+        """With `scalar_without_size`, as CuPy's `random`: without a size, all of `out` becomes one number."""
         working("a random number generator")
         if out is None:
             return _wrap(draw(size=size, dtype=dtype))
@@ -477,7 +480,7 @@ class Generator:
             raise ValueError("out is not contiguous")
         if size is not None and (tuple(size) if isinstance(size, list | tuple) else (size,)) != out.shape:
             raise ValueError(f"size {size} is not out's shape {out.shape}")
-        out._host[...] = draw(size=out.shape, dtype=dtype)
+        out._host[...] = draw(size=size if scalar_without_size else out.shape, dtype=dtype)
         return out
 
 

@@ -14,7 +14,9 @@ from fake_cupy import fake_cupy_fixture as fake_cupy_fixture
 from test_resume import final_state, stop_after
 
 import tinyvae
+from tinyvae.backend import to_host
 from tinyvae.commands import main
+from tinyvae.kernels.cuda.launch import launcher
 from tinyvae.ops.adam import step_and_epsilon
 from tinyvae.training import checkpoint as checkpoints
 from tinyvae.training import streams
@@ -130,7 +132,7 @@ def test_a_captured_epoch_copies_three_tables_in_and_the_losses_out(fake_cupy: F
     assert trainer._epoch(lambda: False)
     assert fake_cupy.device_copies == 3  # the order, the schedule, the state
     assert fake_cupy.host_copies == 2  # the losses of the 7 steps, and whether all parameters are finite
-    assert fake_cuda.clock.synchronizations == 1
+    assert fake_cuda.clock.synchronizations == 2  # at the end, and for the losses, when nothing is under way any more
 
 
 def test_after_an_epoch_the_evaluation_sees_its_parameters(fake_cupy: FakeCupy) -> None:
@@ -353,3 +355,43 @@ def test_a_planted_bug_is_found(fake_cupy: FakeCupy, monkeypatch: pytest.MonkeyP
     plant(monkeypatch)
     with pytest.raises(AssertionError):
         killer(*arguments)
+
+
+def test_tf32_on_a_gpu_that_has_none_is_refused_in_one_line(
+    fake_cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class OldDevice(fake_cuda.Device):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            self.compute_capability = "75"
+
+    monkeypatch.setattr(fake_cuda, "Device", OldDevice)
+    launcher.cache_clear()
+    assert main(["train", "--backend", "cupy", "--tf32", "--quiet", "--out", str(tmp_path / "run")]) == 1
+    launcher.cache_clear()
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "this GPU has no TF32" in error
+
+
+def test_the_steps_are_over_when_an_exception_leaves_an_epoch(fake_cupy: FakeCupy) -> None:
+    """Or the steps still under way would change the parameters under whoever reads them next."""
+    trainer = captured()
+    assert trainer.graph_step is not None
+    waits: list[int] = []
+    trainer.graph_step.wait = lambda: waits.append(trainer.state.batch)
+
+    def interrupt() -> bool:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run(stop=interrupt)
+    assert waits == [1]
+
+
+def test_dynamic_binarization_of_the_test_set_draws_every_pixel_by_itself(fake_cupy: FakeCupy) -> None:
+    """CuPy's `random` fills all of `out` with one number unless it is told a size."""
+    trainer = captured(binarize="dynamic")
+    for x, _ in trainer.test_batches.in_order(0):
+        u = to_host(trainer.test_batches.u[: len(x)])
+        assert len(np.unique(u)) > u.size / 2

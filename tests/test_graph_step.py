@@ -12,6 +12,7 @@ from fake_cupy import fake_cupy_fixture as fake_cupy_fixture
 from strategies import assert_within, eps_of
 
 import tinyvae
+from tinyvae.backend import to_host
 from tinyvae.checking.models import CASES, DATA, LATENT, ModelCase
 from tinyvae.kernels.cuda.table import GROUP
 from tinyvae.ops import adam
@@ -75,7 +76,7 @@ class Steps:
     def buffer(self, kernel: str, argument: str) -> np.ndarray:
         """What an argument of the first such kernel holds, once the steps so far are done."""
         self.step.stream.synchronize()
-        return next(a for name, a in self.step.launches if name == kernel)[argument]._host.copy()
+        return to_host(next(a for name, a in self.step.launches if name == kernel)[argument]).copy()
 
     def x(self) -> np.ndarray:
         return self.buffer(self.step.launches[0][0], "x")
@@ -87,7 +88,7 @@ class Steps:
         """Parameters, moments and losses, now."""
         losses = self.step.losses()
         arrays = {"params": self.model.params.flat, "m": self.m, "v": self.v}
-        return {"losses": losses, **{name: a._host.copy() for name, a in arrays.items()}}
+        return {"losses": losses, **{name: to_host(a).copy() for name, a in arrays.items()}}
 
 
 def assert_same_bits(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> None:
@@ -133,7 +134,7 @@ def check_formulas(steps: Steps, precision: float = EPS) -> None:
     case = steps.case
     a = steps.model.architecture
     truth = tinyvae.VAE(a.data_dim, latent_dim=a.latent_dim, dtype="float64", kernels="reference", **case.model)
-    truth.params.flat[...] = steps.model.params.flat._host
+    truth.params.flat[...] = to_host(steps.model.params.flat)
     p, m, v = truth.params.flat, np.zeros(truth.params.flat.size), np.zeros(truth.params.flat.size)
     for i, rows in enumerate(steps.sizes):
         if rows == steps.batches.batch_size and i != 1:
@@ -153,10 +154,10 @@ def check_formulas(steps: Steps, precision: float = EPS) -> None:
         p[...], m, v = adam.adam_step(p, g, m, v, i + 1, lr)
         assert_within(steps.step.losses()[i], losses, 16 * precision * np.abs(losses).max())
         scale = np.concatenate([np.full(t.size, np.abs(t).max()) for t in truth.grads.values()])
-        assert_within(steps.m._host, m, 16 * precision * ((1 - adam.BETA1) * scale + np.abs(m)))
-        assert_within(steps.v._host, v, 16 * precision * ((1 - adam.BETA2) * scale**2 + v))
-        assert_within(steps.model.params.flat._host, p, LR * math.sqrt(precision) + EPS * np.abs(p))
-        p[...], m, v = (b._host.astype(float) for b in (steps.model.params.flat, steps.m, steps.v))
+        assert_within(to_host(steps.m), m, 16 * precision * ((1 - adam.BETA1) * scale + np.abs(m)))
+        assert_within(to_host(steps.v), v, 16 * precision * ((1 - adam.BETA2) * scale**2 + v))
+        assert_within(to_host(steps.model.params.flat), p, LR * math.sqrt(precision) + EPS * np.abs(p))
+        p[...], m, v = (to_host(b).astype(float) for b in (steps.model.params.flat, steps.m, steps.v))
     assert steps.buffer("finish_step", "state").tolist() == [len(steps.sizes), 1, 2]
 
 

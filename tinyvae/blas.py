@@ -3,9 +3,9 @@
 OpenBLAS reads its environment variables once, when NumPy loads. So a command calls `set_up` before it imports NumPy;
 the library itself never does: importing tinyvae changes nobody's environment. This file must not import NumPy.
 
-- OPENBLAS_CORETYPE: which set of kernels. On an AMD chip with AVX-512 the ones named SkylakeX use it. OpenBLAS finds them
-  by itself on the chips that it knows (NumPy's wheels from 2.0 to 2.4 did on a Zen 5); a build that takes a chip for
-  an older one is told here. With the older kernels the same products took twice as long (`tinyvae doctor` measures).
+- OPENBLAS_CORETYPE: which set of kernels. On an AMD chip with AVX-512 the ones named SkylakeX use it. OpenBLAS finds
+  them by itself on the chips that it knows (NumPy's wheels from 2.0 to 2.4 did on a Zen 5); a build that takes a chip
+  for an older one is told here. With the older kernels the same products took twice as long there (see the doctor).
 - OPENBLAS_THREAD_TIMEOUT: a thread that has nothing to do spins for 2^26 cycles (some 20 ms) before it sleeps. With
   2^18 it gives its core back between products, to whatever else wants it.
 """

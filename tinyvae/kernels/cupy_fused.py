@@ -1,8 +1,8 @@
 """The kernels for CuPy, in float32: matrix products by cuBLAS, and one kernel of `cuda/kernels.cu` for all around each.
 
 Each function computes what its namesake in `reference.py` computes; the comments say only how. Nothing waits for the
-device, and nothing is allocated, but where cuBLAS is given a tied layer's half of a matrix, which CuPy copies first.
-Data comes as bytes or float32: `Batches` narrows what is wider.
+device. Nothing is allocated but by CuPy itself: it copies a tied layer's half of a matrix before cuBLAS takes it, and
+its dot product may use scratch. Data comes as bytes or float32: `Batches` narrows what is wider.
 """
 
 import numpy as np
@@ -86,7 +86,7 @@ def gaussian_loss(
 
 
 def squared_norm(g: Array, *, out: Array) -> None:
-    """By cuBLAS."""
+    """CuPy's dot, which leaves the number on the device."""
     reference.squared_norm(g, out=out)
 
 

@@ -43,7 +43,7 @@ class VAE:
     likelihood      "bernoulli" (x in [0, 1]) or "gaussian" (x real)
     sigma           of the Gaussian: "fixed:0.1" (that number), "learned" (one number), "predicted" (one per output)
     tied            the decoder's weights are the encoder's, transposed
-    backend         "numpy", "cupy" or "auto";  device: the GPU's number
+    backend         "numpy", "cupy" or "auto";  device: the GPU's number (one in a process)
     kernels         "fused": the fastest that is installed of "numba" and "numpy", or "cuda" on a GPU; or "reference"
                     (default: fused where there are some for the backend and dtype)
     dtype           "float32" to train, "float64" to check

@@ -58,7 +58,7 @@ class Batches:
             x, eps, u = self.x[:n], self.eps[:n], self.u[:n]  # (n, data), (n, latent), (n, data)
             rng.standard_normal(out=eps, dtype=eps.dtype)
             if self.dynamic:
-                rng.random(out=u, dtype=u.dtype)
+                rng.random(size=u.shape, out=u, dtype=u.dtype)  # without a size CuPy draws one number for all
             if i < skip:
                 continue
             batch = rows[i * self.batch_size : i * self.batch_size + n]

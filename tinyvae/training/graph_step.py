@@ -9,7 +9,7 @@ epoch's key and the batch. So each replay of one graph is another step, and a ru
 
 Order in time. The steps run on a stream of their own, which does not wait for CuPy's default stream, nor the other way
 round. They meet twice an epoch: `begin_epoch` lets the stream wait for what the default stream has been given (an
-evaluation that reads the parameters), and `losses` lets the host wait for the stream. In between only this class may
+evaluation that reads the parameters), and `wait` lets the host wait for the stream. In between only this class may
 touch the parameters and moments.
 """
 
@@ -107,9 +107,13 @@ class GraphStep:
             self._launch_all(rows)
         self._keep_pace()
 
-    def losses(self) -> np.ndarray:
-        """Loss, nll and kl of each batch of the epoch, (batches, 3); waits for every step given so far."""
+    def wait(self) -> None:
+        """Until every step given so far is done."""
         self.stream.synchronize()
+
+    def losses(self) -> np.ndarray:
+        """Loss, nll and kl of each batch of the epoch, (batches, 3); waits first."""
+        self.wait()
         return to_host(self.ring)
 
     def _take(self, steps: int) -> None:

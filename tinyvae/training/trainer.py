@@ -138,17 +138,20 @@ class Trainer:
         sizes, first = self.train_batches.sizes(), state.batch
         order = self.train_batches.order(config.seed, state.epoch + 1)
         step.begin_epoch(order, streams.key(config.seed, streams.NOISE, state.epoch + 1), self._schedule(sizes), first)
-        for rows in sizes[first:]:
-            if rows == self.train_batches.batch_size:
-                step.replay()
-            else:
-                step.launch(rows)
-            state.batch += 1
-            state.updates += 1
-            state.rows += rows
-            self.listener.batch(state, self.last_loss)
-            if state.batch < len(sizes) and stop():
-                break
+        try:
+            for rows in sizes[first:]:
+                if rows == self.train_batches.batch_size:
+                    step.replay()
+                else:
+                    step.launch(rows)
+                state.batch += 1
+                state.updates += 1
+                state.rows += rows
+                self.listener.batch(state, self.last_loss)
+                if state.batch < len(sizes) and stop():
+                    break
+        finally:
+            step.wait()  # whatever ended the loop: from here on others may read the parameters
         self._add_losses(first, sizes[first : state.batch], step.losses()[first : state.batch].tolist())
         if not self._finite(self.model.params.flat):  # after a gradient that spoiled them without spoiling its loss
             raise self._diverged(state.batch, self.last_loss)

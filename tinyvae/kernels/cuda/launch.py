@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from tinyvae.errors import BackendError
 from tinyvae.kernels.cuda.table import KERNELS, THREADS, Kernel
 
 SOURCE = Path(__file__).with_name("kernels.cu")
+TF32_CAPABILITY = 80  # Ampere
 NULL = np.uint64(0)
 NUMBERS: dict[str, Callable[[Any], Any]] = {"int": np.int32, "float": np.float32}
 ARRAYS = {
@@ -33,6 +35,9 @@ class Launcher:
     """
 
     def __init__(self, xp: Any, tf32: bool = False) -> None:
+        """Raises BackendError if TF32 is asked of a GPU that does not have it."""
+        if tf32 and int(xp.cuda.Device().compute_capability) < TF32_CAPABILITY:
+            raise BackendError("this GPU has no TF32 (it came with compute capability 8.0): leave --tf32 away")
         options = ("--std=c++17", "-DTF32") if tf32 else ("--std=c++17",)
         module = xp.RawModule(code=SOURCE.read_text(encoding="utf-8"), options=options)
         self.functions = {name: module.get_function(name) for name in KERNELS}

@@ -1,0 +1,351 @@
+"""The benchmarks' harness, without a time: agreement and its refusal, the arithmetic, the report, bad input."""
+
+import importlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_cupy import FakeCupy
+from fake_cupy import fake_cupy_fixture as fake_cupy_fixture
+
+import tinyvae
+from tinyvae.kernels import numpy_fused
+from tinyvae.training import data
+from tinyvae.training.data import Dataset
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # the benchmarks are beside the package, not in it
+
+from benchmarks import __main__ as cli  # noqa: E402
+from benchmarks import agreement, candidates, kernels, memory, plots, processes, report, scaling, train  # noqa: E402
+from benchmarks.candidates import ours, products  # noqa: E402
+from benchmarks.output import Table  # noqa: E402
+from benchmarks.rounds import exponent, ratio, summary  # noqa: E402
+from benchmarks.shapes import SHAPES, TINY, given_batches  # noqa: E402
+
+EACH_TINY = pytest.mark.parametrize("shape", TINY, ids=lambda shape: shape.name)
+OURS_ALONE = ["--candidates", "tinyvae", "tinyvae numpy"]
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Tasks run in this process. A planted function, by the task's name, may change what a task answers."""
+    planted: dict[str, Any] = {}
+
+    def ask(self: processes.Children, name: str, task: str, *, ours: bool, **request: Any) -> Any:
+        module, function = task.split(".")
+        answer = getattr(importlib.import_module(f"benchmarks.{module}"), function)(**request)
+        return json.loads(json.dumps(planted.get(task, lambda name, answer: answer)(name, answer)))
+
+    monkeypatch.setattr(processes.Children, "ask", ask)
+    monkeypatch.setattr(candidates.Entry, "missing", lambda self: self.library is not None)  # as on a bare machine
+    return planted
+
+
+# ------------------------------------------------------------------------------------------------------------ agreement
+
+
+def test_the_check_runs_in_processes_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(candidates.Entry, "missing", lambda self: self.library is not None)
+    assert cli.main(["check", *OURS_ALONE, "torch eager"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^tinyvae numpy( +\d+%){3}$", out, flags=re.MULTILINE)
+    assert "left out: torch eager (torch is not installed: python -m pip install -e '.[bench]')" in out
+
+
+@EACH_TINY
+@pytest.mark.parametrize("name", ["reference", "numpy"])
+def test_our_kernels_agree_with_float64(shape: Any, name: str) -> None:
+    losses = ours.build(shape, name, "numpy", False).given_losses(given_batches(shape, agreement.STEPS))
+    assert agreement.compare(name, losses, agreement.expected(asdict(shape))) <= 1
+    assert losses[-1] < losses[0]  # it did train
+
+
+def wrong_lr(truth: Any) -> Any:
+    return lambda p, g, m, v, t, lr, *, work: truth(p, g, m, v, t, 1.001 * lr, work=work)
+
+
+def wrong_scale(truth: Any) -> Any:
+    return lambda data, rows, scale, *, x, raw: truth(data, rows, 1 / 256, x=x, raw=raw)
+
+
+def wrong_rows(truth: Any) -> Any:
+    return lambda data, rows, scale, *, x, raw: truth(data, rows[::-1], scale, x=x, raw=raw)
+
+
+def wrong_noise(truth: Any) -> Any:
+    return lambda head, eps, **results: truth(head, 1.01 * eps, **results)
+
+
+def wrong_draw(truth: Any) -> Any:
+    return lambda x, u: truth(x, 1 - u)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "plant", "shape"),
+    [
+        ("adam_step", wrong_lr, TINY[0]),
+        ("gather", wrong_scale, TINY[0]),
+        ("gather", wrong_rows, TINY[0]),
+        ("latent_forward", wrong_noise, TINY[0]),
+        ("binarize", wrong_draw, TINY[2]),
+    ],
+)
+def test_a_candidate_that_does_other_work_is_refused(
+    monkeypatch: pytest.MonkeyPatch, kernel: str, plant: Any, shape: Any
+) -> None:
+    monkeypatch.setattr(numpy_fused, kernel, plant(getattr(numpy_fused, kernel)))
+    losses = ours.build(shape, "numpy", "numpy", False).given_losses(given_batches(shape, agreement.STEPS))
+    with pytest.raises(agreement.DisagreementError, match="does not do the same work"):
+        agreement.compare("wrong", losses, agreement.expected(asdict(shape)))
+
+
+def test_a_nan_and_too_few_steps_are_refused() -> None:
+    truth = {"losses": [5.0, 4.0], "tolerances": [0.1, 0.1]}
+    assert agreement.compare("right", [5.05, 4.0], truth) == pytest.approx(0.5)
+    for wrong in ([5.0, float("nan")], [5.0], [5.0, 4.2]):
+        with pytest.raises(agreement.DisagreementError, match="no time is printed"):
+            agreement.compare("wrong", wrong, truth)
+    assert agreement.compare("tf32", [5.0, 4.02], truth, tf32=True) == pytest.approx(0.5)  # 1% of 4
+
+
+def test_no_time_is_printed_when_losses_disagree(
+    in_process: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def plant(name: str, answer: Any) -> Any:
+        return {"losses": [x * (1.001 if name == "tinyvae numpy" else 1) for x in answer["losses"]]}
+
+    in_process["step.losses"] = plant
+    path = tmp_path / "step.json"
+    assert cli.main(["step", "--shapes", "64-128-8", "--quick", "--json", str(path)]) == 1
+    captured = capsys.readouterr()
+    assert "tinyvae numpy does not do the same work: the loss of step 1 is" in captured.err
+    assert "µs" not in captured.out
+    assert not path.exists()
+
+
+def test_the_captured_step_agrees_on_the_batches_that_it_drew(fake_cupy: FakeCupy) -> None:
+    shape = TINY[2]
+    built = ours.build(shape, "fused", "cupy", False)
+    assert built.draws_on_device()
+    losses, batches = built.drawn_losses(6)  # of 4 batches in an epoch
+    assert len({x.tobytes() for x, _ in batches}) == len({eps.tobytes() for _, eps in batches}) == 6
+    assert agreement.compare("captured", losses, agreement.expected_on(shape, batches)) <= 1
+
+
+# ----------------------------------------------------------------------------------------------------------- arithmetic
+
+
+def test_a_ratio_is_the_median_of_the_rounds_ratios() -> None:
+    theirs, ours_ = [10.0, 30.0, 8.0], [5.0, 10.0, 8.0]
+    assert ratio(theirs, ours_) == (2.0, 1.0, 3.0)
+    assert summary(theirs).median / summary(ours_).median == 1.25  # the ratio of the medians is another
+    with pytest.raises(ValueError, match="zip"):
+        ratio(theirs, ours_[:2])
+
+
+def test_the_exponent_of_a_power_law() -> None:
+    x = [1.0, 2.0, 4.0, 8.0]
+    assert exponent(x, [3 * v**1.5 for v in x]) == pytest.approx(1.5)
+    assert exponent(x, [7.0] * 4) == pytest.approx(0)
+
+
+def test_the_arithmetic_of_a_step() -> None:
+    shape = SHAPES["784-400-20"]
+    assert shape.parameters() == 652_824
+    assert shape.flops() == 2 * 128 * (2 * 784 * 400 + 3 * (400 * 40 + 20 * 400 + 400 * 784))
+    tiny = TINY[1]
+    counted = sum(
+        2 * a.shape[0] * a.shape[1] * b.shape[1] for a, b, _ in products.build(tiny, "", "numpy", False).calls
+    )
+    assert counted == tiny.flops()
+
+
+@EACH_TINY
+def test_the_candidates_begin_with_the_models_weights(shape: Any) -> None:
+    model = tinyvae.VAE(shape.data_dim, shape.hidden, shape.latent, activation=shape.activation)
+    weights = shape.weights()
+    assert list(weights) == list(model.params)
+    assert all(np.array_equal(weights[name], model.params[name]) for name in weights)
+
+
+def test_no_rounding_decides_a_draw() -> None:
+    u = given_batches(TINY[2], 3)[0].u.astype(float) * 255
+    assert np.abs(u - np.round(u)).min() > 0.49
+
+
+def test_a_childs_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes.blas, "choose", lambda env: {"OPENBLAS_CORETYPE": "Chosen"})
+    shell = {"PATH": "/bin", "OPENBLAS_NUM_THREADS": "1", "OPENBLAS_CORETYPE": "Shell"}
+    peer, mine = (processes.child_environment(shell, ours=o) for o in (False, True))
+    assert "OPENBLAS_NUM_THREADS" not in peer | mine
+    assert peer.get("OPENBLAS_CORETYPE") is None
+    assert mine["OPENBLAS_CORETYPE"] == "Chosen"
+    assert peer["PATH"] == mine["PATH"] == "/bin"
+
+
+# -------------------------------------------------------------------------------------------------- commands and report
+
+
+def tiny_mnist(name: str, folder: Path) -> Dataset:
+    x = TINY[0].pixels()
+    return Dataset(name, x, x[:20], scale=1 / 255)
+
+
+def run_all(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Every command at a small size, into `folder`. Its times mean nothing, and nobody looks at them."""
+    small = SHAPES["64-128-8"]
+    monkeypatch.setattr(scaling, "SERIES", {"batch": TINY[:2], "rows": TINY[:2]})
+    monkeypatch.setattr(kernels, "SHAPE", small)
+    monkeypatch.setattr(kernels, "BLOCK", 0.0)
+    monkeypatch.setattr(train, "SHAPE", TINY[0])
+    monkeypatch.setattr(memory, "SHAPE", small)
+    monkeypatch.setattr(memory, "peak", lambda options: 2**27)
+    monkeypatch.setattr(plots, "DPI", 40)
+    monkeypatch.setattr(data, "load", tiny_mnist)
+    commands = {
+        "step": ["--shapes", "64-128-8", "--steps", "3", "--rounds", "2"],
+        "scaling": ["--series", "batch", "rows", "--steps", "3", "--rounds", "2"],
+        "kernels": ["--rounds", "2"],
+        "train": ["--data-dir", str(folder), "--rounds", "2", "--target", "100"],
+        "memory": [],
+    }
+    for name, options in commands.items():
+        assert cli.main([name, *options, "--json", str(folder / f"{name}-here.json")]) == 0
+
+
+def test_every_command_and_the_report(
+    in_process: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_all(monkeypatch, tmp_path)
+    printed = capsys.readouterr().out
+    assert "left out: jax jit (jax is not installed" in printed
+    stored = json.loads((tmp_path / "step-here.json").read_text())
+    assert len(stored["results"]["shapes"]["64-128-8"]["rounds"]["tinyvae"]) == 2
+    assert stored["machine"]["cpu"]
+    assert stored["machine"]["versions"]["numpy"] == np.__version__
+    assert str(tmp_path) not in "".join(path.read_text() for path in tmp_path.glob("*.json"))  # no paths of a machine
+
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n\n{report.BEGIN}\nyesterday\n{report.END}\nafter\n")
+    assert cli.main(["report", "--results", str(tmp_path), "--readme", str(readme)]) == 0
+    text = readme.read_text()
+    assert text.startswith("before\n\n")
+    assert text.endswith(f"{report.END}\nafter\n")
+    assert "yesterday" not in text
+    assert re.search(r"^\| tinyvae \| [\d,]+ \| [\d,]+ to [\d,]+ \| 1 \| [\d,]+ \|$", text, flags=re.MULTILINE)
+    for title, _ in report.TITLES.values():
+        assert f"## {title}\n" in text
+    for picture in re.findall(r"\]\((.+?\.png)\)", text):
+        assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
+    assert len(list((tmp_path / "figures").iterdir())) == 4  # memory has none
+
+
+def test_the_peak_memory_is_that_of_the_command() -> None:
+    options = ["--data", "digits", "--epochs", "1", "--no-figures"]
+    assert (
+        2**24 < memory.peak(options) < 2**31
+    )  # bytes: Python with NumPy alone takes more, no machine has to give more
+    with pytest.raises(processes.ChildError, match="exit code 2"):
+        memory.peak(["--data", "nothing"])
+
+
+def test_a_target_that_is_not_reached() -> None:
+    curves = {"tinyvae": [[(1.0, 120.0), (2.0, 107.0)]], "torch eager": [[(1.0, 120.0), (3.0, 109.0)]]}
+    table = train.tables({"target": 108.0, "tf32": False, "curves": curves})[0]
+    assert table.rows[0] == ("tinyvae", "2.00", "2.00 to 2.00", "2 to 2", "1")
+    assert table.rows[1] == ("torch eager", "not reached", "-", "2 to 2", "-")
+
+
+def test_tables() -> None:
+    table = Table("times", ("", "µs"), [("ours", "1"), ("theirs", "10")])
+    assert table.text().splitlines() == ["times", "----------", "        µs", "ours     1", "theirs  10"]
+    assert table.markdown().splitlines()[2:4] == ["|  | µs |", "| --- | ---: |"]
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"command": "dance"}', '{"command": "step"}'])
+def test_a_file_that_is_no_result(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    assert cli.main(["report", "--results", str(tmp_path), "--readme", str(tmp_path / "README.md")]) == 2
+    err = capsys.readouterr().err
+    assert "a.json: is no result" in err
+    assert err.count("\n") == 1
+
+
+# ------------------------------------------------------------------------------------------------------------ bad input
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "required: COMMAND"),
+        (["dance"], "invalid choice: 'dance'"),
+        (["step", "--shapes", "784"], "invalid choice: '784'"),
+        (["step", "--rounds", "0"], "must be a whole number, at least 1, not '0'"),
+        (["step", "--tf32"], "--tf32 is for GPUs"),
+        (["train"], "required: --data-dir"),
+        (["train", "--data-dir", "/nowhere"], "there is no such folder"),
+        (["report", "--readme", "/nowhere"], "has no lines"),
+    ],
+    ids=str,
+)
+def test_bad_input_gets_one_line(
+    in_process: dict[str, Any], arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    try:
+        code = cli.main(arguments)
+    except SystemExit as error:
+        code = error.code
+    err = capsys.readouterr().err
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(cli, "cupy_problem", lambda: "CuPy is not installed: install it")
+    assert cli.main(["check", "--backend", "cupy"]) == 2
+    assert capsys.readouterr().err == "python -m benchmarks check: CuPy is not installed: install it\n"
+
+
+def test_a_failing_child_is_told_by_its_last_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(processes.ChildError, match="has no attribute 'dance'"):
+        processes.ask_once("step.dance", ours=False)
+
+
+# ------------------------------------------------------------------------------------------------------------ documents
+
+
+def test_the_documented_options_exist(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [line for line in (ROOT / "benchmarks/README.md").read_text().splitlines()
+             if line.startswith("python -m benchmarks ")]  # fmt: skip
+    assert len(lines) >= 7
+    for line in lines:
+        with pytest.raises(SystemExit):
+            cli.main([line.split()[3], "--help"])
+        known = capsys.readouterr().out
+        assert all(option in known for option in re.findall(r"--[a-z-]+", line)), line
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="gpu.sh is a bash script")
+def test_the_gpu_script_lists_its_parts(tmp_path: Path) -> None:
+    script = str(ROOT / "benchmarks/gpu.sh")
+    environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "DRY": "1", "OUT": str(tmp_path)}
+    done = subprocess.run(["bash", script], env={**environment, "DATA_DIR": "DIR"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    commands = re.findall(r"python3 -m benchmarks (.*)", done.stdout)
+    assert {line.split()[0] for line in commands} == {"check", "step", "train", "kernels", "scaling"}
+    for line in commands:
+        known = cli.parser().format_help() + line
+        assert "--backend cupy" in known

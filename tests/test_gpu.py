@@ -1,0 +1,82 @@
+"""On a real NVIDIA GPU: what the other tests show on the stand-in for CuPy. Without one all of this is skipped."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from strategies import assert_within, eps_of
+from test_graph_step import LARGE_CASES, Steps, assert_same_bits, check_formulas
+
+import tinyvae
+from tinyvae.backend import cupy_problem, to_host
+from tinyvae.checking.models import CASES, DATA, LATENT, ModelCase
+from tinyvae.commands import main
+from tinyvae.training import checkpoint as checkpoints
+
+EACH_CASE = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+
+
+@pytest.fixture
+def cupy() -> Any:
+    problem = cupy_problem()
+    if problem:
+        pytest.skip(f"needs an NVIDIA GPU: {problem}")
+    return importlib.import_module("cupy")
+
+
+@EACH_CASE
+def test_the_captured_step_is_that_of_the_formulas(cupy: Any, case: ModelCase) -> None:
+    check_formulas(Steps(cupy, case))
+
+
+@pytest.mark.parametrize("case", LARGE_CASES, ids=lambda case: case.name)
+def test_so_is_that_of_a_model_of_many_tiles(cupy: Any, case: ModelCase) -> None:
+    check_formulas(Steps(cupy, case, data=70, latent=20, rows=75, batch=40))
+
+
+def test_so_are_binarized_pixels_and_tf32(cupy: Any) -> None:
+    check_formulas(Steps(cupy, dynamic=True))
+    check_formulas(Steps(cupy, tf32=True), precision=2**-10)
+
+
+@pytest.mark.parametrize("case", [CASES[0], CASES[9], LARGE_CASES[1]], ids=lambda case: case.name)
+def test_a_replay_is_the_eager_step_and_a_run_repeats_bit_for_bit(cupy: Any, case: ModelCase) -> None:
+    captured, again, eager = (Steps(cupy, case, dynamic=True) for _ in range(3))
+    captured.run()
+    again.run()
+    eager.run(captured=False)
+    assert_same_bits(captured.numbers(), again.numbers())
+    assert_same_bits(captured.numbers(), eager.numbers())
+
+
+@EACH_CASE
+def test_the_eager_kernels_make_the_gradients_of_the_formulas(cupy: Any, case: ModelCase) -> None:
+    rng = np.random.default_rng(0)
+    x, eps = rng.uniform(0, 1, (8, DATA)), rng.standard_normal((8, LATENT))
+    ours = tinyvae.VAE(DATA, latent_dim=LATENT, backend="cupy", kernels="cuda", **case.model)
+    truth = tinyvae.VAE(DATA, latent_dim=LATENT, dtype="float64", kernels="reference", **case.model)
+    truth.params.flat[...] = to_host(ours.params.flat)
+    x = x.astype(np.float32).astype(float)
+    eps = eps.astype(np.float32).astype(float)
+    got, expected = (m.loss_and_grad(x, eps, case.beta, case.free_bits) for m in (ours, truth))
+    assert_within(got, expected, 16 * eps_of("float32") * np.abs(expected).max())
+    for name, g in truth.grads.items():  # to 16 roundings of the largest of the tensor, as in `check_formulas`
+        assert_within(to_host(ours.grads[name]), g, 16 * eps_of("float32") * np.abs(g).max())
+
+
+@pytest.mark.parametrize("more", [[], ["--tf32"], ["--clip-norm", "1"]], ids=str)
+def test_training_repeats_and_resumes_bit_for_bit(cupy: Any, more: list[str], tmp_path: Path) -> None:
+    def train(name: str, *options: str) -> None:
+        argv = ["train", "--backend", "cupy", "--no-figures", "--quiet", *options]
+        assert main([*argv, *(more if "--resume" not in options else [])]) == 0, name
+
+    for name in ("once", "twice"):
+        train(name, "--epochs", "4", "--out", str(tmp_path / name))
+    train("half", "--epochs", "2", "--out", str(tmp_path / "half"))
+    train("half", "--resume", str(tmp_path / "half"), "--epochs", "4")
+    once, *others = (checkpoints.read_last(tmp_path / name)[0] for name in ("once", "twice", "half"))
+    for other in others:
+        for name, tensor in once.params.items():
+            assert tensor.tobytes() == other.params[name].tobytes(), name
