@@ -3,7 +3,7 @@
 `--kernels reference` trains with these, and every other kernels file is compared with them.
 """
 
-from tinyvae.backend import Array
+from tinyvae.backend import Array, array_module
 from tinyvae.ops import activations, adam, dense, gaussian, likelihoods
 
 
@@ -12,7 +12,7 @@ def gather(data: Array, rows: Array, scale: float, *, x: Array, raw: Array) -> N
 
     data (all rows, data), rows (batch,) -> x (batch, data). `raw` is scratch with x's shape and data's dtype.
     """
-    x[...] = data[rows] * scale
+    x[...] = array_module(data).multiply(data[rows], scale, dtype=x.dtype)  # in x's precision, as the others do
 
 
 def binarize(x: Array, u: Array) -> None:
