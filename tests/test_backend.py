@@ -606,7 +606,7 @@ def test_the_fused_kernels_for_cupy_are_in_float32_alone(fake_cupy):
     assert select(None, backend, "float64") == ("reference", reference)
     with pytest.raises(ValueError, match="no fused kernels here: they compute in float32, not float64"):
         VAE(DATA, backend="cupy", kernels="fused", dtype="float64")
-    with pytest.raises(ValueError, match="the numba kernels cannot be used here: they are not for the cupy backend"):
+    with pytest.raises(ValueError, match="numba kernels cannot be used here: they need the numpy backend, not cupy"):
         VAE(DATA, backend="cupy", kernels="numba")
 
 

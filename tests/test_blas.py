@@ -102,7 +102,13 @@ def test_training_says_in_one_line_what_it_set_and_can_be_told_not_to(tmp_path: 
 
 @pytest.mark.parametrize(
     ("line", "keeps"),
-    [("train", False), ("train --keep-blas", True), ("train --kee", True), ("train --kernels numpy --seed 3", False)],
+    [
+        ("train", False),
+        ("train --keep-blas", True),
+        ("train --kee", True),
+        ("train --keep-blas=1", False),
+        ("train --kernels numpy --seed 3", False),
+    ],
 )
 def test_keep_blas_is_read_as_the_parser_will_read_it(line: str, keeps: bool) -> None:
     assert keeps_blas(line.split()) is keeps

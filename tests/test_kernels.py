@@ -4,8 +4,10 @@ Outputs and scratch start as NaN, so whatever a kernel reads before writing, or 
 lies behind the scratch, so whatever it writes beyond `work_size` shows as well.
 """
 
+import importlib
 import inspect
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -104,7 +106,7 @@ def test_select_gives_the_fused_kernels_where_there_are_some() -> None:
     assert kernel_files.select("reference", backend) == ("reference", reference)
     with pytest.raises(ValueError, match="kernels must be one of fused, numpy, numba, cuda, reference, not 'fast'"):
         kernel_files.select("fast", backend)
-    with pytest.raises(ValueError, match="the cuda kernels cannot be used here: they are not for the numpy backend"):
+    with pytest.raises(ValueError, match="the cuda kernels cannot be used here: they need the cupy backend, not numpy"):
         kernel_files.select("cuda", backend)
     with pytest.raises(ValueError, match="the numba kernels cannot be used here: they compute in float32, not float64"):
         kernel_files.select("numba", backend, "float64")
@@ -112,8 +114,23 @@ def test_select_gives_the_fused_kernels_where_there_are_some() -> None:
 
 def test_select_without_numba_takes_numpys_kernels_and_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel_files.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(kernel_files, "numba_problem", kernel_files.numba_problem.__wrapped__)  # not what it remembers
     assert kernel_files.select("fused", BACKEND) == ("numpy", numpy_fused)
     with pytest.raises(ValueError, match=r"Numba is not installed: python -m pip install 'tinyvae\[numba\]'"):
+        kernel_files.select("numba", BACKEND)
+
+
+def test_a_numba_that_does_not_load_leaves_numpys_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    def import_module(name: str) -> Any:
+        if name == "numba":
+            raise ImportError("Numba needs NumPy 2.3 or less")
+        return importlib.import_module(name)
+
+    fake = SimpleNamespace(import_module=import_module, util=SimpleNamespace(find_spec=lambda name: name))
+    monkeypatch.setattr(kernel_files, "importlib", fake)
+    monkeypatch.setattr(kernel_files, "numba_problem", kernel_files.numba_problem.__wrapped__)
+    assert kernel_files.select(None, BACKEND) == ("numpy", numpy_fused)
+    with pytest.raises(ValueError, match=r"Numba does not load \(Numba needs NumPy 2.3 or less\): python -m pip"):
         kernel_files.select("numba", BACKEND)
 
 

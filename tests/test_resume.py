@@ -14,6 +14,7 @@ import pytest
 from strategies import EVERY_FUSED
 
 import tinyvae
+from tinyvae import kernels as kernel_files
 from tinyvae.commands import main, train
 from tinyvae.errors import NonFiniteError
 from tinyvae.training import checkpoint as checkpoints
@@ -349,3 +350,30 @@ def test_the_session_refuses_to_store_a_nan(data: str, tmp_path: Path) -> None:
     with pytest.raises(NonFiniteError):
         session.save()
     assert checkpoints.saved_steps(tmp_path / "run") == []
+
+
+def test_a_run_whose_kernels_are_gone_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "run")
+    assert main(["train", "--epochs", "1", "--quiet", "--no-figures", "--backend", "numpy", "--out", out]) == 0
+    monkeypatch.setattr(kernel_files, "numba_problem", lambda: "Numba is not installed: python -m pip install it")
+    capsys.readouterr()
+    if EVERY_FUSED[0] == "numba":
+        with pytest.raises(SystemExit) as caught:
+            main(["train", "--resume", out, "--epochs", "2"])
+        assert caught.value.code == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert "the numba kernels cannot be used here: Numba is not installed: python -m pip install it" in error
+
+
+def test_fused_is_not_taken_for_reference_when_a_run_is_resumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "run")
+    argv = ["train", "--quiet", "--no-figures", "--backend", "numpy"]
+    assert main([*argv, "--epochs", "1", "--kernels", "reference", "--out", out]) == 0
+    with pytest.raises(SystemExit):
+        main(["train", "--resume", out, "--epochs", "2", "--kernels", "fused"])
+    assert "--kernels is reference in the run, not fused" in capsys.readouterr().err

@@ -41,11 +41,11 @@ _set: dict[str, str] = {}
 
 
 def summary() -> str | None:
-    """One line on what `set_up` did; None if it did nothing."""
-    if not _set:
+    """One line on what `set_up` did; None if it did nothing, or NumPy did not bring an OpenBLAS that would heed it."""
+    if not _set or loaded() is None:
         return None
     settings = " ".join(f"{name}={value}" for name, value in _set.items())
-    return f"blas: {settings} for this CPU (--keep-blas: leave it as it is)"
+    return f"blas: {settings} set for this run (--keep-blas: leave it as it is)"
 
 
 def cpu_vendor() -> str | None:

@@ -81,8 +81,8 @@ def add_keep_blas(parser: argparse._ActionsContainer) -> None:
     """The option --keep-blas. `keeps_blas` reads it, before NumPy is loaded; the commands need not."""
     parser.add_argument(
         "--keep-blas", action="store_true", default=argparse.SUPPRESS,
-        help="leave NumPy's BLAS as it is; otherwise OpenBLAS is told which kernels suit this CPU, unless "
-        "OPENBLAS_CORETYPE is set (tinyvae doctor shows what it gives)",
+        help="leave NumPy's BLAS as it is; otherwise OpenBLAS is told which kernels suit this CPU, and to let idle "
+        "threads sleep, unless OPENBLAS_CORETYPE and OPENBLAS_THREAD_TIMEOUT are set (see tinyvae doctor)",
     )  # fmt: skip
 
 
@@ -90,7 +90,10 @@ def keeps_blas(argv: list[str]) -> bool:
     """--keep-blas, or an abbreviation that the parser will take for it, is among the arguments."""
     parser = argparse.ArgumentParser(add_help=False, exit_on_error=False)
     add_keep_blas(parser)
-    return "keep_blas" in parser.parse_known_args(argv)[0]
+    try:
+        return "keep_blas" in parser.parse_known_args(argv)[0]
+    except argparse.ArgumentError:  # the parser of the command will say what is wrong
+        return False
 
 
 def one_line(message: str) -> str:

@@ -7,7 +7,7 @@ import platform
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import metadata, util
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from tinyvae import __version__, blas
+from tinyvae import __version__, blas, kernels
 from tinyvae.backend import cupy_problem, get_backend
+from tinyvae.errors import TinyvaeError
 from tinyvae.training import stopwatch
 
 SUMMARY = "what this machine has, what it lacks, and what better settings would give"
@@ -56,10 +57,12 @@ def run(args: argparse.Namespace) -> int:
         f"a training step of {stopwatch.DATA_DIM}-{stopwatch.HIDDEN}-{stopwatch.LATENT}, "
         f"batch {stopwatch.BATCH}, on the CPU (the fastest of {ROUNDS} tries):"
     )
-    times = measure(list(possible_settings(dict(os.environ))), console)
-    width = max(len(setting.name) for setting, _ in times)
+    times, failed = measure(list(possible_settings(dict(os.environ))), console)
+    width = max((len(setting.name) for setting, _ in times), default=0)
     for setting, seconds in times:
         console.print(f"  {setting.name:{width}}  {1000 * seconds:6.2f} ms", markup=False)
+    for name, reason in failed.items():
+        console.print(f"  {name}: {reason}", markup=False)
     for line in advice(times):
         console.print(line, markup=False)
     return 0
@@ -75,19 +78,20 @@ def look() -> Iterator[tuple[str, str]]:
     openblas = blas.loaded()
     if openblas is None:
         built: dict[str, Any] = np.show_config(mode="dicts")["Build Dependencies"]["blas"]  # pyright: ignore  # untyped
-        yield "BLAS", f"{built['name']} {built['version']}: not NumPy's own OpenBLAS, so its settings are left alone"
+        yield (
+            "BLAS",
+            f"{built['name']} {built['version']}: not the OpenBLAS of NumPy's wheels, so there is nothing to set",
+        )
     else:
         version = re.match(r"OpenBLAS [\d.]+", openblas.config)
         given = [f"{name}={os.environ[name]}" for name in sorted(os.environ) if name.startswith("OPENBLAS_")]
         by_you = f" (you set {' '.join(given)})" if given else ""
         name = version[0] if version else "OpenBLAS"
         yield "BLAS", f"{name}, {openblas.kernels} kernels, {openblas.threads} threads{by_you}"
-    chosen = " ".join(f"{name}={value}" for name, value in blas.choose(os.environ).items())
-    yield "", f"tinyvae train adds {chosen}" if chosen else "tinyvae train adds nothing to your own settings"
-    if util.find_spec("numba"):
-        yield "Numba", f"{metadata.version('numba')}: the fused kernels are compiled loops"
-    else:
-        yield "Numba", "not installed: python -m pip install 'tinyvae[numba]' makes the fused kernels compiled loops"
+        chosen = " ".join(f"{name}={value}" for name, value in blas.choose(os.environ).items())
+        yield "", f"tinyvae train adds {chosen}" if chosen else "tinyvae train adds nothing to your own settings"
+    problem = kernels.numba_problem()
+    yield "Numba", problem or f"{metadata.version('numba')}: the fused kernels are compiled loops"
 
 
 def look_for_gpu() -> Iterator[tuple[str, str]]:
@@ -144,31 +148,38 @@ def possible_settings(environ: dict[str, str]) -> Iterator[Setting]:
     if "OPENBLAS_NUM_THREADS" not in environ:
         name = "OPENBLAS_NUM_THREADS=1"
         yield Setting(name, "fused", trained | {"OPENBLAS_NUM_THREADS": "1"}, f"export {name}")
-    if util.find_spec("numba"):
-        yield Setting("--kernels numpy", "numpy", trained)
-    yield Setting("--kernels reference", "reference", trained)
+    if kernels.numba_problem() is None:
+        yield Setting("--kernels numpy", "numpy", trained, "tinyvae train --kernels numpy")
+    yield Setting("--kernels reference", "reference", trained, "tinyvae train --kernels reference")
 
 
-def measure(settings: list[Setting], console: Console) -> list[tuple[Setting, float]]:
-    """The fastest of a few tries of each, in turns: a moment of other load must not fall on one of them alone."""
+def measure(settings: list[Setting], console: Console) -> tuple[list[tuple[Setting, float]], dict[str, str]]:
+    """The fastest of a few tries of each, and why some failed. In turns: other load must not fall on one alone."""
     found: dict[str, float] = {}
+    failed: dict[str, str] = {}
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("timing", total=ROUNDS * len(settings))
         for _ in range(ROUNDS):
             for setting in settings:
-                seconds = stopwatch.time_step_elsewhere(setting.kernels, setting.environ)
-                found[setting.name] = min(seconds, found.get(setting.name, math.inf))
                 bar.advance(task)
-    return [(setting, found[setting.name]) for setting in settings]
+                try:
+                    seconds = stopwatch.time_step_elsewhere(setting.kernels, setting.environ)
+                except TinyvaeError as error:
+                    failed[setting.name] = str(error)
+                    continue
+                found[setting.name] = min(seconds, found.get(setting.name, math.inf))
+    return [(setting, found[setting.name]) for setting in settings if setting.name in found], failed
 
 
 def advice(times: list[tuple[Setting, float]]) -> Iterator[str]:
     """What is worth changing, by these measurements."""
+    if not times or times[0][0].remedy is not None:
+        return  # what tinyvae train does could not be measured: there is nothing to compare with
     ours = times[0][1]
     best, seconds = min(times, key=lambda pair: pair[1])
     if best.remedy and ours / seconds >= WORTH_SAYING:
         yield f"better: {best.remedy}   ({ours / seconds:.1f} times as fast)"
     else:
-        yield "nothing tried here is faster than what tinyvae train does"
-    if not util.find_spec("numba"):
-        yield "Numba's kernels were not tried: python -m pip install 'tinyvae[numba]'"
+        yield f"nothing tried here is {WORTH_SAYING:g} times as fast as what tinyvae train does"
+    if kernels.numba_problem():
+        yield f"Numba's kernels were not tried: {kernels.numba_problem()}"

@@ -177,8 +177,7 @@ class Session:
         for problem in problems:
             reporter.line(f"warning: {problem}; going on from {checkpoint.path.name}")
         stored = stored_config(checkpoint)
-        asked = {k: v for k, v in options.items() if k not in MAY_CHANGE and v not in ("auto", "fused")}
-        differences = stored.differences(asked)
+        differences = stored.differences(fixed_options(options, stored))
         if differences:
             raise UsageError(f"{path} cannot be resumed with other options: {'; '.join(differences)}")
         config = configs.replaced(stored, {k: v for k, v in options.items() if k in MAY_CHANGE})
@@ -254,6 +253,12 @@ class Session:
         line(f"next: tinyvae evaluate {self.run.path}")
 
 
+def fixed_options(options: dict[str, Any], stored: Config) -> dict[str, Any]:
+    """Those that must be as they are in the run. "auto" and "fused" leave the choice open: they fit what was chosen."""
+    fitting = {"auto"} if stored.kernels == "reference" else {"auto", "fused"}
+    return {name: v for name, v in options.items() if name not in MAY_CHANGE and v not in fitting}
+
+
 def build(config: Config, dataset: Dataset, reporter: Reporter) -> tuple[Config, VAE]:
     """The model of a resolved configuration, and the configuration with the backend and kernels that it got."""
     backend = config.backend
@@ -265,11 +270,21 @@ def build(config: Config, dataset: Dataset, reporter: Reporter) -> tuple[Config,
     assert config.hidden is not None
     assert config.latent is not None
     assert config.likelihood is not None
-    model = VAE(
-        dataset.data_dim, config.hidden, config.latent, decoder_hidden=config.decoder_hidden,
-        activation=config.activation, likelihood=config.likelihood, sigma=config.sigma or "learned", tied=config.tied,
-        backend=backend, kernels=config.kernels, dtype=config.dtype, device=config.device, seed=config.seed,
-    )  # fmt: skip
+    try:
+        model = VAE(
+            dataset.data_dim, config.hidden, config.latent, decoder_hidden=config.decoder_hidden,
+            activation=config.activation, likelihood=config.likelihood, sigma=config.sigma or "learned",
+            tied=config.tied, backend=backend, kernels=config.kernels, dtype=config.dtype, device=config.device,
+            seed=config.seed,
+        )  # fmt: skip
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if model.kernels_name == "numba":
+        from tinyvae.kernels import numba_fused  # here, since Numba need not be installed
+
+        numba_fused.announce_compilation(
+            lambda: reporter.line("compiling the kernels (once: they are kept for the next run)")
+        )
     return configs.replaced(config, {"backend": model.backend.name, "kernels": model.kernels_name}), model
 
 
@@ -303,10 +318,6 @@ def describe(config: Config, dataset: Dataset, model: VAE, path: Path, reporter:
     settings = blas.summary()
     if model.backend.name == "numpy" and settings:
         line(settings)
-    if model.kernels_name == "numba":
-        from tinyvae.kernels import numba_fused  # here, since Numba need not be installed
-
-        numba_fused.announce_compilation(lambda: line("compiling the kernels (once: they are kept for the next run)"))
     if is_cross_entropy(config, dataset):
         line(
             "note: Bernoulli on grey values is binary cross-entropy: a common loss, but no log-likelihood "

@@ -9,6 +9,7 @@ The contract:
 - `dense_backward` may destroy `dy` and `y`: nobody needs them after it.
 """
 
+import functools
 import importlib
 import importlib.util
 from types import ModuleType
@@ -33,7 +34,7 @@ def select(kernels: str | None, backend: Backend, dtype: str = "float32") -> tup
         usable = [name for name in FUSED[backend.name] if problem(name, backend, dtype) is None]
         if not usable and kernels:
             reason = problem(FUSED[backend.name][-1], backend, dtype)
-            raise ValueError(f"there are no fused kernels here: {reason}; choose the reference kernels")
+            raise ValueError(f"there are no fused kernels here: {reason}; the reference kernels do it")
         name = usable[0] if usable else "reference"
     elif kernels not in FILES:
         raise ValueError(f"kernels must be one of {', '.join(NAMES)}, not {kernels!r}")
@@ -50,11 +51,23 @@ def problem(name: str, backend: Backend, dtype: str = "float32") -> str | None:
     if name == "reference":
         return None
     if name not in FUSED[backend.name]:
-        return f"they are not for the {backend.name} backend"
-    if name == "numba" and importlib.util.find_spec("numba") is None:
-        return "Numba is not installed: python -m pip install 'tinyvae[numba]'"
+        right = "numpy" if backend.name == "cupy" else "cupy"
+        return f"they need the {right} backend, not {backend.name}"
     if name in ("numba", "cuda") and np.dtype(dtype) != np.float32:
-        return f"they compute in float32, not {dtype}"
+        return f"they compute in float32, not {dtype}: choose other kernels or float32"
+    return numba_problem() if name == "numba" else None
+
+
+@functools.cache
+def numba_problem() -> str | None:
+    """Why Numba cannot be used, with the remedy; None if it can. It may be there and not suit this NumPy."""
+    if importlib.util.find_spec("numba") is None:
+        return "Numba is not installed: python -m pip install 'tinyvae[numba]'"
+    try:
+        importlib.import_module("numba")
+    except Exception as error:  # whatever it raises while it loads, NumPy's kernels will do
+        reason = str(error).partition("\n")[0]
+        return f"Numba does not load ({reason}): python -m pip install --upgrade 'tinyvae[numba]'"
     return None
 
 

@@ -8,7 +8,8 @@ A loop that calls the C library's exp stays scalar. Written out as Taylor sums, 
     e^x = 2^k e^r,  k = x / log 2 rounded, so |r| <= log(2) / 2, and e^r = 1 + r + r^2/2! + ... + r^7/7! + 5e-9
     log(1 + t) = 2 artanh(s),  s = t / (2 + t), and artanh s = s + s^3/3 + ... + s^13/13 + 5e-9 for 0 <= t <= 1
 
-All in one file, because Numba compiles a function anew when its own file has changed, and looks at no other.
+All in one file, because Numba compiles a function anew when its own file has changed, and looks at no other. Whoever
+changes a constant that is imported here must touch this file too, or delete `__pycache__` beside it.
 """
 
 import math
