@@ -87,7 +87,7 @@ def _power_of_two(k: Any) -> Any:
 @_exact
 def _split(x: Any) -> Any:
     """q, s1, s2 with e^x = (1 + q) s1 s2, s1 and s2 powers of two: their product alone could overflow."""
-    x = min(max(x, LOW), HIGH)
+    x = min(max(x, LOW), HIGH)  # NaN stays NaN, and so does r
     k = (x * LOG2_E + ROUND) - ROUND
     r = (x - k * LN2_HIGH) - k * LN2_LOW
     q = r + r * r * (HALF + r * (T3 + r * (T4 + r * (T5 + r * (T6 + r * T7)))))
@@ -100,8 +100,7 @@ def _split(x: Any) -> Any:
 def exp(x: Any) -> Any:
     """e^x."""
     q, s1, s2 = _split(x)
-    y = (s1 + s1 * q) * s2
-    return y if x == x else x  # NaN stays NaN
+    return (s1 + s1 * q) * s2
 
 
 @_exact
@@ -112,7 +111,7 @@ def expm1(x: Any) -> Any:
     y = s * q + (s - ONE)
     if x > HIGH - ONE:
         y = (s1 + s1 * q) * s2
-    return y if x == x else x
+    return y
 
 
 @_exact
