@@ -1,1 +1,1 @@
-"""Measurements. Nothing here is a test: no test is timed, and no number in the docs comes from elsewhere."""
+"""Measurements: `python -m benchmarks --help`. No test is timed, and every number in the docs comes from here."""

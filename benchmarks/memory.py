@@ -1,26 +1,102 @@
-"""Peak memory of a whole training command on MNIST, figures included, as the operating system counts it.
+"""Memory: the peak of whole training commands, as the operating system counts it, and what a step allocates.
 
-python -m benchmarks.memory --data-dir DIR
+NumPy reports its arrays to tracemalloc. What a step holds at its peak beyond what was there before is compared at two
+batch sizes: an array made in a step would hold a number for each row, and grow with the batch.
 """
 
 import argparse
-import resource
+import os
 import subprocess
 import sys
 import tempfile
+import tracemalloc
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
+
+from benchmarks.candidates.ours import Ours
+from benchmarks.output import Save, Table
+from benchmarks.processes import ChildError, ask_once, child_environment
+from benchmarks.shapes import SHAPES, Shape
+from benchmarks.train import check_folder
+from tinyvae.errors import UsageError
+from tinyvae.training.trainer import RunState
+
+HELP = "peak memory of training commands, and the bytes that a step allocates"
+SHAPE = SHAPES["784-400-20"]
+BATCHES = (128, 2048)
+WARMUP, STEPS = 5, 20
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-dir", type=Path, required=True)
-    folder = str(parser.parse_args().data_dir)
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """The options of `memory`, and of nothing else."""
+    parser.add_argument("--data-dir", type=Path, help="the folder with MNIST's four files (default: only the digits)")
+
+
+def run(args: argparse.Namespace, save: Save) -> dict[str, Any]:
+    """Measure; the results as JSON values."""
+    if args.backend != "numpy":
+        raise UsageError("memory is measured on a CPU: leave --backend out")
+    commands = {"digits": ["--data", "digits", "--epochs", "1"]}
+    if args.data_dir is not None:
+        check_folder(args.data_dir)
+        commands["mnist"] = ["--data", "mnist", "--epochs", "1"]
+    peaks = []
+    for name, options in commands.items():
+        print(f"training on {name}", flush=True)
+        folder = ["--data-dir", str(args.data_dir)] if name == "mnist" else []
+        peaks.append({"command": f"tinyvae train {' '.join(options)}", "bytes": peak([*options, *folder])})
+    shapes = [replace(SHAPE, batch=batch) for batch in BATCHES]
+    allocated = []
+    for shape in shapes:
+        print(f"steps at batch {shape.batch}", flush=True)
+        grown = ask_once("memory.allocated", ours=True, shape=asdict(shape))
+        allocated.append({"batch": shape.batch, "bytes": grown, "smallest_array": 4 * shape.batch * shape.latent})
+    return {"peaks": peaks, "allocated": allocated}
+
+
+def peak(options: list[str]) -> int:
+    """The peak resident memory, in bytes, of a training command with its pictures. Raises ChildError if it fails."""
     with tempfile.TemporaryDirectory() as out:
-        options = ["--data", "mnist", "--data-dir", folder, "--epochs", "1", "--quiet", "--out", f"{out}/run"]
-        subprocess.run([sys.executable, "-m", "tinyvae.train", *options], check=True)
-    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss  # KiB on Linux
-    print(f"peak memory of 'tinyvae train --data mnist --epochs 1': {peak / 1024:.0f} MiB")
+        command = [sys.executable, "-m", "tinyvae.train", *options, "--quiet", "--out", f"{out}/run"]
+        child = subprocess.Popen(command, env=child_environment(os.environ, ours=False), stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(child.pid, 0)  # of this child alone
+        child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode != 0:
+        raise ChildError(f"tinyvae train ended with exit code {child.returncode}")
+    return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)  # KiB, but bytes on macOS
 
 
-if __name__ == "__main__":
-    main()
+def allocated(shape: dict[str, Any]) -> int:
+    """In a process of its own: by how many bytes memory grows at most within a training step after the first few."""
+    s = Shape.from_dict(shape)
+    grown: list[int] = []
+    before = 0
+
+    def look(state: RunState) -> None:
+        nonlocal before
+        if listener.count == WARMUP:
+            tracemalloc.start()
+        elif listener.count > WARMUP:
+            grown.append(tracemalloc.get_traced_memory()[1] - before)
+        if listener.count >= WARMUP:
+            tracemalloc.reset_peak()
+            before = tracemalloc.get_traced_memory()[0]
+
+    trainer, listener = Ours(s, None, "numpy").trainer(look)
+    trainer.run(stop=lambda: len(grown) == STEPS)
+    return max(grown[1:])  # tracemalloc's own start is in the first
+
+
+def tables(results: dict[str, Any]) -> list[Table]:
+    """The commands, then the steps."""
+    peaks = [(p["command"], f"{p['bytes'] / 2**20:,.0f}") for p in results["peaks"]]
+    steps = [(f"{a['batch']:,}", f"{a['bytes']:,}", f"{a['smallest_array']:,}") for a in results["allocated"]]
+    return [
+        Table("peak memory, MiB, pictures included", ("", "MiB"), peaks),
+        Table(
+            f"bytes that a step of {SHAPE.name} allocates, beside its smallest array (batch x latent)",
+            ("batch", "allocated at most", "smallest array"),
+            steps,
+        ),
+    ]

@@ -19,12 +19,28 @@ import tinyvae
 from tinyvae.kernels import numpy_fused
 from tinyvae.training import data
 from tinyvae.training.data import Dataset
+from tinyvae.training.graph_step import GraphStep
+from tinyvae.training.metrics import Row
+from tinyvae.training.trainer import RunState
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # the benchmarks are beside the package, not in it
 
 from benchmarks import __main__ as cli  # noqa: E402
-from benchmarks import agreement, candidates, kernels, memory, plots, processes, report, scaling, train  # noqa: E402
+from benchmarks import (  # noqa: E402
+    agreement,
+    candidates,
+    kernels,
+    machine,
+    memory,
+    output,
+    plots,
+    processes,
+    report,
+    scaling,
+    step,
+    train,
+)
 from benchmarks.candidates import ours, products  # noqa: E402
 from benchmarks.output import Table  # noqa: E402
 from benchmarks.rounds import exponent, ratio, summary  # noqa: E402
@@ -131,7 +147,7 @@ def test_no_time_is_printed_when_losses_disagree(
     captured = capsys.readouterr()
     assert "tinyvae numpy does not do the same work: the loss of step 1 is" in captured.err
     assert "µs" not in captured.out
-    assert not path.exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_captured_step_agrees_on_the_batches_that_it_drew(fake_cupy: FakeCupy) -> None:
@@ -141,6 +157,40 @@ def test_the_captured_step_agrees_on_the_batches_that_it_drew(fake_cupy: FakeCup
     losses, batches = built.drawn_losses(6)  # of 4 batches in an epoch
     assert len({x.tobytes() for x, _ in batches}) == len({eps.tobytes() for _, eps in batches}) == 6
     assert agreement.compare("captured", losses, agreement.expected_on(shape, batches)) <= 1
+
+
+def test_the_captured_step_must_take_the_rows_that_are_next(
+    fake_cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built = ours.build(TINY[0], "fused", "cupy", False)
+    assert len(built.drawn_losses(6)[0]) == 6
+    truth = GraphStep.begin_epoch
+    monkeypatch.setattr(GraphStep, "begin_epoch", lambda self, order, *others: truth(self, order[::-1], *others))
+    with pytest.raises(agreement.DisagreementError, match="other rows"):
+        built.drawn_losses(6)
+
+
+def test_a_peer_that_cannot_run_is_named_without_paths(
+    in_process: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(name: str, answer: Any) -> Any:
+        if name == "torch eager":
+            raise processes.ChildError("ImportError: /usr/lib/libc.so.6: version not found (by '/opt/x/torch.so')")
+        return answer
+
+    in_process["step.losses"] = fail
+    entries = [candidates.CANDIDATES["tinyvae numpy"], candidates.CANDIDATES["torch eager"]]
+    left_out: dict[str, str] = {}
+    with processes.Children("numpy") as children, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step, "losses", lambda **request: {"losses": expected_losses(request["shape"])})
+        step.agree(children, entries, left_out, TINY[0], "numpy", False)
+    reason = "does not run here: ImportError: ...: version not found (by '...')"
+    assert left_out == {"torch eager": reason}
+    assert f"left out: torch eager ({reason})" in capsys.readouterr().out
+
+
+def expected_losses(shape: dict[str, Any]) -> list[float]:
+    return agreement.expected(shape)["losses"]
 
 
 # ----------------------------------------------------------------------------------------------------------- arithmetic
@@ -230,8 +280,15 @@ def test_every_command_and_the_report(
     run_all(monkeypatch, tmp_path)
     printed = capsys.readouterr().out
     assert "left out: jax jit (jax is not installed" in printed
+    assert not list(tmp_path.glob("*.partial"))
+    for name in ("quick", "unfinished"):
+        stored = json.loads((tmp_path / "step-here.json").read_text())
+        stored["arguments"] += ["--quick"] if name == "quick" else []
+        (tmp_path / f"step-{name}.json{output.PARTIAL if name == 'unfinished' else ''}").write_text(json.dumps(stored))
     stored = json.loads((tmp_path / "step-here.json").read_text())
     assert len(stored["results"]["shapes"]["64-128-8"]["rounds"]["tinyvae"]) == 2
+    assert stored["arguments"] == ["step", "--shapes", "64-128-8", "--steps", "3", "--rounds", "2"]
+    assert stored["results"]["kernels"] in ("numba", "numpy")
     assert stored["machine"]["cpu"]
     assert stored["machine"]["versions"]["numpy"] == np.__version__
     assert str(tmp_path) not in "".join(path.read_text() for path in tmp_path.glob("*.json"))  # no paths of a machine
@@ -239,11 +296,16 @@ def test_every_command_and_the_report(
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n\n{report.BEGIN}\nyesterday\n{report.END}\nafter\n")
     assert cli.main(["report", "--results", str(tmp_path), "--readme", str(readme)]) == 0
+    printed = capsys.readouterr().out
+    assert "ignored: step-quick.json (--quick" in printed
+    assert "ignored: step-unfinished.json.partial (its run did not" in printed
     text = readme.read_text()
+    assert "quick" not in text
+    assert "unfinished" not in text
     assert text.startswith("before\n\n")
     assert text.endswith(f"{report.END}\nafter\n")
     assert "yesterday" not in text
-    assert re.search(r"^\| tinyvae \| [\d,]+ \| [\d,]+ to [\d,]+ \| 1 \| [\d,]+ \|$", text, flags=re.MULTILINE)
+    assert re.search(r"^\| tinyvae \| [\d,.]+ \| [\d,.]+ to [\d,.]+ \| 1 \| [\d,]+ \|$", text, flags=re.MULTILINE)
     for title, _ in report.TITLES.values():
         assert f"## {title}\n" in text
     for picture in re.findall(r"\]\((.+?\.png)\)", text):
@@ -265,6 +327,22 @@ def test_a_target_that_is_not_reached() -> None:
     table = train.tables({"target": 108.0, "tf32": False, "curves": curves})[0]
     assert table.rows[0] == ("tinyvae", "2.00", "2.00 to 2.00", "2 to 2", "1")
     assert table.rows[1] == ("torch eager", "not reached", "-", "2 to 2", "-")
+    curves = {"tinyvae": curves["torch eager"], "torch eager": curves["tinyvae"]}
+    table = train.tables({"target": 108.0, "tf32": False, "curves": curves})[0]
+    assert table.rows[1] == ("torch eager", "2.00", "2.00 to 2.00", "2 to 2", "-")  # with nothing to compare it with
+
+
+def test_the_clock_stops_when_the_device_has_done_the_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(train.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(train, "wait", lambda model: now.__setitem__(0, now[0] + 10))
+    stopwatch = train.Stopwatch(tinyvae.VAE(4, (4,), 2), batches=3)
+    for batch in (1, 2, 3):
+        now[0] += 1
+        stopwatch.batch(RunState(batch=batch), 0.0)
+    now[0] += 100  # an evaluation
+    stopwatch.epoch(Row(1, *[1.0] * 7, active_units=2))
+    assert stopwatch.curve[0][0] == 13
 
 
 def test_tables() -> None:
@@ -310,6 +388,54 @@ def test_bad_input_gets_one_line(
     assert code == 2
     assert message in err
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("ending", ["", "a-file/x.json"], ids=["a folder", "below a file"])
+def test_a_file_that_cannot_be_written_is_refused_before_measuring(
+    in_process: dict[str, Any], tmp_path: Path, ending: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a-file").touch()
+    assert cli.main(["step", "--json", str(tmp_path / ending)]) == 2
+    captured = capsys.readouterr()
+    assert "cannot be written" in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"), [(OSError("disk full"), 1, "disk full"), (KeyboardInterrupt(), 130, "interrupted")]
+)
+def test_a_run_that_ends_early_replaces_nothing(
+    in_process: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    error: BaseException,
+    code: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def run(args: Any, save: output.Save) -> dict[str, Any]:
+        save({"half": 1})
+        raise error
+
+    monkeypatch.setattr(step, "run", run)
+    path = tmp_path / "step.json"
+    path.write_text("whole")
+    assert cli.main(["step", "--json", str(path)]) == code
+    assert capsys.readouterr().err == f"python -m benchmarks step: {message}\n"
+    assert path.read_text() == "whole"
+    assert json.loads(output.partial(path).read_text())["results"] == {"half": 1}
+
+
+def test_what_is_stored_names_no_paths(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"JAX_CACHE_DIR": "here", "XLA_FLAGS": "--dump=/home/me", "OMP_NUM_THREADS": "2"}.items():
+        monkeypatch.setenv(name, value)
+    found = machine.settings(machine.SETTINGS)
+    assert found["OMP_NUM_THREADS"] == "2"
+    assert not {"JAX_CACHE_DIR", "XLA_FLAGS"} & set(found)
+    assert machine.platform.release() not in machine.operating_system()
+    for words in (["--data-dir=/home/me"], ["--data", "/home/me"], ["--data-dir", "home/me", "--json=/x"]):
+        assert cli.shown(cli.parser().parse_args(["train", *words])) == ["train", "--data-dir", "DIR"]
 
 
 def test_a_gpu_that_is_not_there(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
