@@ -392,6 +392,6 @@ def test_the_steps_are_over_when_an_exception_leaves_an_epoch(fake_cupy: FakeCup
 def test_dynamic_binarization_of_the_test_set_draws_every_pixel_by_itself(fake_cupy: FakeCupy) -> None:
     """CuPy's `random` fills all of `out` with one number unless it is told a size."""
     trainer = captured(binarize="dynamic")
-    for x, _ in trainer.test_batches.in_order(0):
+    for x, *_ in trainer.test_batches.in_order(0):
         u = to_host(trainer.test_batches.u[: len(x)])
         assert len(np.unique(u)) > u.size / 2

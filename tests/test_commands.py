@@ -152,6 +152,8 @@ CHANGES = {  # every one of these trains another model; after the bar, what it t
     "--beta": "2", "--beta-warmup": "2", "--free-bits": "0.5", "--epochs": "2", "--batch-size": "7",
     "--lr": "0.01", "--lr-schedule": "cosine", "--clip-norm": "0.1", "--accumulate": "2 | --batch-size 30",
     "--seed": "1", "--dtype": "float64", "--data": "two-gaussians:20",
+    "--conv": "2", "--batch-norm": "", "--conditional": "", "--leave-out": "1", "--objective": "iwae",
+    "--importance": "2 | --objective iwae",
 }  # fmt: skip
 SAME = {  # and these the same one
     "--data-dir": "nowhere", "--patience": "3", "--backend": "numpy", "--kernels": EVERY_FUSED[0], "--device": "0",

@@ -69,7 +69,7 @@ def test_the_epoch_means_are_those_of_the_rows_and_not_of_the_batches() -> None:
     """With lr -> 0 the parameters stand still, so the mean over an epoch is the loss of the whole set."""
     trainer = make(lr=1e-300, epochs=1, dtype="float64")
     model, batches = trainer.model, trainer.train_batches
-    rows = [model.rows_loss(x.copy(), eps.copy()) for x, eps in batches.shuffled(seed=0, epoch=1)]
+    rows = [model.rows_loss(x.copy(), eps.copy()) for x, eps, _ in batches.shuffled(seed=0, epoch=1)]
     nll = np.concatenate([nll for nll, _ in rows])
     kl = np.concatenate([kl.sum(axis=1) for _, kl in rows])
     assert len(nll) == ROWS

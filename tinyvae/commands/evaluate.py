@@ -48,13 +48,17 @@ def run(args: argparse.Namespace) -> int:
     trained = loading.open_run(args)
     config, model, dataset = trained.config, trained.model, trained.dataset(args.data_dir)
     assert config.batch_size is not None
-    batches = Batches(model, dataset.x_test, dataset.scale, config.batch_size, config.binarize == "dynamic")
+    batches = Batches(
+        model, dataset.x_test, dataset.scale, config.batch_size, config.binarize == "dynamic", dataset.y_test,
+        config.draws(),
+    )  # fmt: skip
     result = evaluate(model, batches, config.beta, config.seed)
     found: dict[str, Any] = {
         "run": str(args.run_dir),
         "epoch": trained.epoch,
         "rows": batches.rows,
         "beta": config.beta,
+        "objective": config.objective,
         "loss": result.loss,
         "nll": result.nll,
         "kl": result.kl,
@@ -62,8 +66,8 @@ def run(args: argparse.Namespace) -> int:
         "latent_dim": model.architecture.latent_dim,
     }
     if args.nll_samples:
-        x = np.concatenate([to_host(x).copy() for x, _ in batches.in_order(config.seed)])  # (rows, data)
-        found |= _log_likelihood(args, trained, x)
+        x = np.concatenate([to_host(x).copy() for x, _, _ in batches.in_order(config.seed)])  # (rows, data)
+        found |= _log_likelihood(args, trained, x, dataset.y_test if model.architecture.classes else None)
     if is_cross_entropy(config, dataset):
         found["note"] = "Bernoulli on grey values: these are cross-entropies, not log-likelihoods"
     if args.json:
@@ -73,13 +77,15 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _log_likelihood(args: argparse.Namespace, trained: loading.Trained, x: np.ndarray) -> dict[str, float | int | None]:
+def _log_likelihood(
+    args: argparse.Namespace, trained: loading.Trained, x: np.ndarray, y: np.ndarray | None
+) -> dict[str, float | int | None]:
     rng = np.random.default_rng([trained.config.seed, streams.IMPORTANCE])
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=args.json or not console.is_terminal) as bar:
         task = bar.add_task(f"log p(x), {args.nll_samples} samples for each datum", total=len(x))
         estimate = log_likelihood(
-            trained.model, x, args.nll_samples, rng, lambda rows: bar.update(task, completed=rows)
+            trained.model, x, args.nll_samples, rng, lambda rows: bar.update(task, completed=rows), y
         )
     n = len(x)
     monte_carlo = math.sqrt(float((estimate.standard_error**2).sum())) / n
@@ -96,7 +102,9 @@ def _print_table(found: dict[str, Any], samples: int) -> None:
     table.add_column()
     table.add_column(justify="right")
     table.add_column()
-    table.add_row("loss", f"{found['loss']:.2f}", f"nats for each datum: nll + {found['beta']:g} kl")
+    is_elbo = found["objective"] == "elbo"
+    meaning = f"nll + {found['beta']:g} kl" if is_elbo else "minus the importance-weighted bound"
+    table.add_row("loss", f"{found['loss']:.2f}", f"nats for each datum: {meaning}")
     table.add_row("nll", f"{found['nll']:.2f}", "-log p(x|z), one z for each datum")
     table.add_row("kl", f"{found['kl']:.2f}", "from q(z|x) to the prior")
     table.add_row("active units", str(found["active_units"]), f"of {found['latent_dim']} latent dimensions")

@@ -8,18 +8,25 @@ import numpy as np
 from tinyvae.backend import to_host
 from tinyvae.commands import loading
 from tinyvae.errors import TinyvaeError, UsageError
+from tinyvae.model.steering import PATHS, every_label, interpolate
+from tinyvae.model.vae import VAE
 from tinyvae.training import streams
 from tinyvae.training.files import write_atomically
 
-SUMMARY = "samples, interpolations and the latent plane, as a picture or as numbers"
+SUMMARY = "samples, interpolations, other labels and the latent plane, as a picture or as numbers"
 DESCRIPTION = """\
-Decode new points of a run's latent space: N samples from the prior, a straight line between two test rows, or (with two
-latent dimensions) the whole plane. What is written is the mean of p(x|z); --draw writes draws of x instead."""
+Decode new points of a run's latent space: N samples from the prior, a path between two test rows, or (with two latent
+dimensions) the whole plane. What is written is the mean of p(x|z); --draw writes draws of x instead.
+
+A run that was trained with --conditional makes what --label asks for (without it samples take the labels in turn, and
+the rest the test row's own), and --style decodes the z of test rows with every label: a handwriting, ten digits."""
 EXAMPLES = """\
 examples:
   tinyvae generate runs/digits-20250101-120000 --n 64 --out samples.png
   tinyvae generate runs/digits-20250101-120000 --n 1000 --draw --out samples.npy
-  tinyvae generate runs/digits-20250101-120000 --interpolate 0 7 --out line.png"""
+  tinyvae generate runs/digits-20250101-120000 --interpolate 0 7 --path sphere --out path.png
+  tinyvae generate runs/conditional --label 7 --n 20 --out sevens.png
+  tinyvae generate runs/conditional --style 0 1 2 3 --out styles.png"""
 
 STEPS = 11  # images in an interpolation
 
@@ -32,10 +39,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument(
         "--interpolate", type=int, nargs=2, metavar=("I", "J"), help=f"{STEPS} steps from test row I to J"
     )
+    what.add_argument(
+        "--style", type=int, nargs="+", metavar="I", help="test rows, and the z of each decoded with every label"
+    )
     what.add_argument("--manifold", action="store_true", help="a 15 x 15 grid over the plane of a two-dimensional z")
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="a .png picture, or .npy numbers (n, data)"
     )
+    parser.add_argument(
+        "--path", choices=PATHS, default="line", help="of --interpolate: straight, or along a sphere (default: line)"
+    )
+    parser.add_argument("--label", type=int, metavar="Y", help="of what a conditional run shall make")
     parser.add_argument("--draw", action="store_true", help="draw x from p(x|z) instead of writing its mean")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="draws the samples (default: 0)")
 
@@ -48,9 +62,10 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, name) < smallest:
             raise UsageError(f"--{name} must be at least {smallest}, not {getattr(args, name)}")
     trained = loading.open_run(args)
-    z, title, columns = _latents(args, trained)
+    _check_label(args, trained.model)
+    z, y, title, columns = _styles(args, trained) if args.style else _latents(args, trained)
     rng = np.random.default_rng([args.seed, streams.NOISE])
-    x = to_host(trained.model.draw(z, rng) if args.draw else trained.model.decode(z))  # (n, data)
+    x = to_host(trained.model.draw(z, rng, y) if args.draw else trained.model.decode(z, y))  # (n, data)
     try:
         if args.out.suffix == ".npy":
             write_atomically(args.out, lambda temporary: _write_npy(temporary, x))
@@ -71,28 +86,71 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _latents(args: argparse.Namespace, trained: loading.Trained) -> tuple[np.ndarray, str, int | None]:
-    """The points z (n, latent) to decode, the picture's title and its number of columns."""
-    model = trained.model
+def _check_label(args: argparse.Namespace, model: VAE) -> None:
+    classes = model.architecture.classes
+    if not classes and (args.label is not None or args.style):
+        option = "--style" if args.style else "--label"
+        raise UsageError(f"{option} needs a run that was trained with --conditional: this one knows no labels")
+    if args.label is not None and not 0 <= args.label < classes:
+        raise UsageError(f"--label must be one of the run's labels, 0 to {classes - 1}, not {args.label}")
+    if args.label is not None and args.style:
+        raise UsageError("--style decodes with every label: leave --label away")
+
+
+def _latents(
+    args: argparse.Namespace, trained: loading.Trained
+) -> tuple[np.ndarray, np.ndarray | None, str, int | None]:
+    """The points z (n, latent) to decode, with labels (n,) or None; the picture's title and its number of columns."""
+    model, classes = trained.model, trained.model.architecture.classes
     if args.manifold:
         if model.architecture.latent_dim != 2:
             raise UsageError(f"--manifold needs a two-dimensional z, but this run has {model.architecture.latent_dim}")
         from tinyvae.training import figures
 
-        return figures.manifold_points(), "The plane of z, decoded", figures.MANIFOLD
+        z = figures.manifold_points()  # (225, 2)
+        y = np.full(len(z), args.label or 0) if classes else None
+        return z, y, "The plane of z, decoded" + (f" with label {args.label or 0}" if classes else ""), figures.MANIFOLD
     if args.interpolate:
-        dataset = trained.dataset(args.data_dir)
-        rows = len(dataset.x_test)
-        for i in args.interpolate:
-            if not 0 <= i < rows:
-                raise UsageError(f"--interpolate needs test rows from 0 to {rows - 1}, not {i}")
-        mu = to_host(model.encode(dataset.values(dataset.x_test[args.interpolate]))[0])  # (2, latent)
-        t = np.linspace(0, 1, STEPS)[:, None]  # (steps, 1)
+        x, labels = _test_rows(args, trained, "--interpolate", args.interpolate)  # (2, data), (2,)
+        mu = to_host(model.encode(x, labels)[0]).astype("float64")  # (2, latent)
+        z = interpolate(mu[0], mu[1], STEPS, args.path)  # (steps, latent)
         i, j = args.interpolate
-        return (1 - t) * mu[0] + t * mu[1], f"from test row {i} to test row {j}, decoded", STEPS
+        title = f"from test row {i} to test row {j}, along a {args.path}, decoded"
+        if labels is None:
+            return z, None, title, STEPS
+        label = int(labels[0]) if args.label is None else args.label
+        return z, np.full(len(z), label), f"{title} with label {label}", STEPS
     rng = np.random.default_rng([args.seed, streams.SAMPLES])
     z = rng.standard_normal((args.n, model.architecture.latent_dim))
-    return z, f"{args.n} samples: {'draws of x' if args.draw else 'means of p(x|z)'} at z from N(0, I)", None
+    title = f"{args.n} samples: {'draws of x' if args.draw else 'means of p(x|z)'} at z from N(0, I)"
+    if not classes:
+        return z, None, title, None
+    if args.label is not None:
+        return z, np.full(args.n, args.label), f"{title}, label {args.label}", None
+    return z, np.arange(args.n) % classes, f"{title}, labels in turn", classes
+
+
+def _styles(args: argparse.Namespace, trained: loading.Trained) -> tuple[np.ndarray, np.ndarray, str, int]:
+    """As `_latents`: the z of each row, as often as there are labels."""
+    classes = trained.model.architecture.classes
+    x, labels = _test_rows(args, trained, "--style", args.style)  # (rows, data), (rows,)
+    assert labels is not None
+    z, y = every_label(trained.model, x, labels)  # (rows * classes, latent), (rows * classes,)
+    title = f"the z of test rows {', '.join(map(str, args.style))}, with the labels 0 to {classes - 1}"
+    return z, y, title, classes
+
+
+def _test_rows(
+    args: argparse.Namespace, trained: loading.Trained, option: str, rows: list[int]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """These rows of the run's test set (rows, data), and their labels (rows,) if the run is conditional."""
+    dataset = trained.dataset(args.data_dir)
+    last = len(dataset.x_test) - 1
+    for i in rows:
+        if not 0 <= i <= last:
+            raise UsageError(f"{option} needs test rows from 0 to {last}, not {i}")
+    known = trained.model.architecture.classes and dataset.y_test is not None
+    return dataset.values(dataset.x_test[rows]), dataset.y_test[rows] if known and dataset.y_test is not None else None
 
 
 def _write_npy(path: Path, x: np.ndarray) -> None:

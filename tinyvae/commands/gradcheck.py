@@ -36,7 +36,8 @@ def run(args: argparse.Namespace) -> int:
     groups += [(f"models, {kernels} kernels", check_models(kernels, args.seed)) for kernels in ("reference", "numpy")]
     table = Table(box=None, pad_edge=False)
     for column in ("gradient", "error", "tolerance", "verdict"):
-        table.add_column(column, justify="left" if column in ("gradient", "verdict") else "right", no_wrap=True)
+        is_text = column in ("gradient", "verdict")
+        table.add_column(column, justify="left" if is_text else "right", no_wrap=True, min_width=None if is_text else 9)
     total, wrong = 0, []
     for title, checks in groups:
         table.add_row(f"[bold]{title}[/bold]")

@@ -1,15 +1,19 @@
-"""What `evaluate` and `generate` share: a finished run, its model, its test data."""
+"""What the commands on a trained run share: the run, its model, its test data, and other rows to look at."""
 
 import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from tinyvae.errors import UsageError
+import numpy as np
+
+from tinyvae.errors import DataError, UsageError
 from tinyvae.model.vae import VAE
 from tinyvae.training import checkpoint as checkpoints
+from tinyvae.training import data, streams
 from tinyvae.training.checkpoint import Checkpoint
-from tinyvae.training.config import BACKENDS, Config, replaced
+from tinyvae.training.config import BACKENDS, Config, check_data_name, replaced
 from tinyvae.training.data import Dataset
+from tinyvae.training.data.rows import PARTS, Rows, load_rows
 from tinyvae.training.run import check_same_data, load_data, stored_config
 
 
@@ -31,7 +35,7 @@ class Trained:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that both commands have."""
+    """The options that all commands on a run have."""
     parser.add_argument("run_dir", metavar="RUN", type=Path, help="a run directory, made by tinyvae train")
     which = "the parameters of the last epoch, or of the one with the best test loss (default: last)"
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help=which)
@@ -52,3 +56,44 @@ def open_run(args: argparse.Namespace) -> Trained:
         best = checkpoints.read_checkpoint(checkpoints.best_path(path, last.run["state"]["best_epoch"]))
         return Trained(last, config, best.model(args.backend), best.run["epoch"])
     return Trained(last, config, last.model(args.backend), last.run["state"]["epoch"])
+
+
+def add_rows_arguments(parser: argparse.ArgumentParser) -> None:
+    """DATA and --part: rows for a trained model to look at."""
+    names = "|".join(data.NAMES)
+    parser.add_argument("data", metavar="DATA", help=f"{names}, or the path of a .npy or .npz file")
+    parser.add_argument(
+        "--part", choices=PARTS, default="test", help="which rows of a named data set (default: test; a file: all)"
+    )
+
+
+def rows_of(args: argparse.Namespace, trained: Trained) -> Rows:
+    """The rows that DATA and --part name, made black and white as the run's own data was.
+
+    Raises UsageError or DataError if they cannot be had, or if the run's model cannot have made them: another width,
+    other values, no labels for a conditional model.
+    """
+    try:
+        check_data_name(args.data, data.NAMES)
+    except ValueError as error:
+        raise UsageError(str(error).replace("--data ", "DATA ", 1)) from error
+    folder = args.data_dir or (trained.config.data_dir if args.data == trained.config.data else None)
+    rows = load_rows(args.data, args.part, Path(folder) if folder else None, trained.config.seed)
+    architecture, x = trained.model.architecture, rows.x
+    if x.shape[1] != architecture.data_dim:
+        raise DataError(f"{rows.name}: has {x.shape[1]} columns, but the run was trained on {architecture.data_dim}")
+    try:
+        if trained.config.binarize != "none":
+            if x.min() < 0 or x.max() > 1:
+                raise ValueError(f"the data lies in [{x.min():g}, {x.max():g}], but the run binarized data in [0, 1]")
+            level = 0.5 if trained.config.binarize == "threshold" else _uniform(trained, x.shape)
+            x = (x >= level).astype(np.float64) if isinstance(level, float) else (level < x).astype(np.float64)
+        architecture.check_support(float(x.min()), float(x.max()))
+        architecture.check_labels(rows.y, len(x))
+    except ValueError as error:
+        raise DataError(f"{rows.name}: {error}") from error
+    return Rows(rows.name, x, rows.y, rows.image_shape)
+
+
+def _uniform(trained: Trained, shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng([trained.config.seed, streams.TEST]).random(shape)

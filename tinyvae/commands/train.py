@@ -34,7 +34,7 @@ examples:
   tinyvae train --data my.npy --likelihood gaussian             rows of real numbers
   tinyvae train --resume runs/mnist-20250101-120000 --epochs 20"""
 
-NOT_STORED = ("out", "resume", "no_figures", "quiet", "keep_blas")
+NOT_STORED = ("out", "resume", "no_figures", "quiet", "keep_blas", "report_every")
 MAY_CHANGE = ("data_dir", "epochs")  # when a run is resumed
 
 
@@ -52,6 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
            "(rows, height, width) for images. two-gaussians:N has N points (100). Default: digits", metavar="NAME|PATH")
     option(g, "--data-dir", "where published data sets lie or are downloaded to (default: your cache directory)",
            metavar="DIR")
+    option(g, "--leave-out", "train and test without the rows of this label (see tinyvae anomaly)",
+           type=int, metavar="LABEL")
     option(g, "--binarize", "grey pixels to black and white: threshold at 1/2 once, or dynamic: drawn anew with the "
            "pixel as the probability, at every step (default: none)", choices=configs.BINARIZE)
 
@@ -64,6 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option(g, "--activation", f"{', '.join(configs.ACTIVATION_NAMES)} (default: relu)", metavar="NAME",
            choices=configs.ACTIVATION_NAMES)
     option(g, "--tied", "the decoder's weights are the encoder's, transposed", action="store_true")
+    option(g, "--conv", "channels of convolutions, 4 x 4 with stride 2, before the encoder's dense layers; the decoder "
+           "mirrors them by transposed convolutions; for images (default: none; with it, --hidden is none)",
+           type=int, nargs="+", metavar="CHANNELS")
+    option(g, "--batch-norm", "batch normalization in every hidden layer", action="store_true")
+    option(g, "--conditional", "the labels go into encoder and decoder: p(x|z, y), any label on demand",
+           action="store_true")
     option(g, "--likelihood", "p(x|z): bernoulli for x in [0, 1], gaussian for real x (default: bernoulli; "
            "two-gaussians: gaussian)", choices=configs.LIKELIHOODS)
     option(g, "--sigma", "standard deviation of the Gaussian: fixed:VALUE, learned (one number), or predicted (one for "
@@ -74,6 +82,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option(g, "--beta-warmup", "let beta rise from 0 over so many epochs (default: 0)", type=int, metavar="EPOCHS")
     option(g, "--free-bits", "KL that each latent dimension has free of charge, in nats (default: 0)", type=float,
            metavar="NATS")
+
+    option(g, "--objective", "elbo, or iwae: the importance-weighted bound, log of the mean weight of K draws of z for "
+           "each datum (default: elbo)", choices=configs.OBJECTIVES)
+    option(g, "--importance", f"the K of --objective iwae; a step costs about K times the decoder (default: "
+           f"{configs.DEFAULT_IMPORTANCE})", type=int, metavar="K")
 
     g = parser.add_argument_group("training")
     option(g, "--epochs", "passes over the data (default: 10; digits: 300; two-gaussians: 500; a PATH: about "
@@ -130,7 +143,7 @@ def run(args: argparse.Namespace) -> int:
     for name in ("out", "resume"):
         if given.get(name) == "":
             raise UsageError(f"--{name} must name a directory")
-    reporter = Reporter(quiet="quiet" in given)
+    reporter = Reporter(quiet="quiet" in given, every=given.get("report_every"))  # every: of a recipe
     if "resume" in given:
         if "out" in given:
             raise UsageError("--resume goes on in its own directory: leave --out away")
@@ -274,8 +287,9 @@ def build(config: Config, dataset: Dataset, reporter: Reporter) -> tuple[Config,
         model = VAE(
             dataset.data_dim, config.hidden, config.latent, decoder_hidden=config.decoder_hidden,
             activation=config.activation, likelihood=config.likelihood, sigma=config.sigma or "learned",
-            tied=config.tied, backend=backend, kernels=config.kernels, dtype=config.dtype, device=config.device,
-            seed=config.seed,
+            tied=config.tied, classes=dataset.classes() if config.conditional else 0, conv=config.conv,
+            image_shape=dataset.image_shape, batch_norm=config.batch_norm, backend=backend, kernels=config.kernels,
+            dtype=config.dtype, device=config.device, seed=config.seed,
         )  # fmt: skip
     except ValueError as error:
         raise UsageError(str(error)) from error
@@ -310,10 +324,18 @@ def describe(config: Config, dataset: Dataset, model: VAE, path: Path, reporter:
     """What is about to happen, in a few lines."""
     a, line = model.architecture, reporter.line
     line(f"data: {dataset.name}, {len(dataset.x_train):,} rows to train on, {len(dataset.x_test):,} to test on")
-    widths = " - ".join(map(str, (*a.encoder_widths[:-1], f"[{a.latent_dim}]", *a.decoder_widths[1:])))
-    sigma = f", sigma {a.sigma}" if a.sigma else ""
-    tied = ", tied" if a.tied else ""
-    line(f"model: {widths}, {a.activation}, {a.likelihood}{sigma}{tied}; {model.params.flat.size:,} parameters")
+    images = ["x".join(map(str, image)) for image in a.images[:-1]]
+    middle = (*a.encoder_widths[:-1], f"[{a.latent_dim}]", *a.decoder_widths[1:])
+    widths = " - ".join(map(str, (*images, *middle, *reversed(images))))
+    extras = [
+        f"sigma {a.sigma}" if a.sigma else "",
+        "tied" if a.tied else "",
+        "batch norm" if a.batch_norm else "",
+        f"conditional on {a.classes} labels" if a.classes else "",
+        f"iwae with {config.draws()} draws" if config.draws() else "",
+    ]
+    about = ", ".join(filter(None, [widths, a.activation, a.likelihood, *extras]))
+    line(f"model: {about}; {model.params.flat.size:,} parameters")
     line(f"machine: {model.backend.name}, {model.kernels_name} kernels, {model.dtype.name}; seed {config.seed}")
     settings = blas.summary()
     if model.backend.name == "numpy" and settings:

@@ -7,7 +7,7 @@ import numpy as np
 
 from tinyvae.backend import Array, to_host
 from tinyvae.model.vae import CHUNK, VAE
-from tinyvae.ops import gaussian
+from tinyvae.ops import gaussian, importance
 
 ACTIVE_VARIANCE = 0.01
 
@@ -27,12 +27,14 @@ class LogLikelihood(NamedTuple):
     standard_error: np.ndarray  # (rows,)
 
 
-def log_likelihood(model: VAE, x: Any, samples: int, rng: Any, progress: Any = None) -> LogLikelihood:
-    """Estimate log p(x) of every row by importance sampling from q(z|x) (Burda et al. 2016, equation 8).
+def log_likelihood(model: VAE, x: Any, samples: int, rng: Any, progress: Any = None, y: Any = None) -> LogLikelihood:
+    """Estimate log p(x) of every row, or log p(x|y) under a conditional model, by importance sampling from q(z|x)
+    (Burda et al. 2016, equation 8).
 
         log p(x) ~ log (1/K) sum_k w_k,    w_k = p(x|z_k) p(z_k) / q(z_k|x),    z_k ~ q(z|x)
 
-    x (rows, data), K = `samples`, rng a NumPy generator on any backend; `progress(rows done)` is called now and then.
+    x (rows, data), K = `samples`, rng a NumPy generator on any backend, y (rows,) a conditional model's labels;
+    `progress(rows done)` is called now and then.
     The estimate lies below log p(x) on average and rises with K; at K = 1 it is the ELBO. A few rows at a time, and the
     sum of the weights is kept relative to the largest so far, so nothing overflows and memory does not grow with K.
     The standard error is that of log of the mean weight: std(w) / (mean(w) sqrt(K)).
@@ -44,24 +46,24 @@ def log_likelihood(model: VAE, x: Any, samples: int, rng: Any, progress: Any = N
     log_p, error = np.empty(len(x)), np.empty(len(x))
     for start in range(0, len(x), CHUNK):
         rows = slice(start, start + CHUNK)
-        log_p[rows], error[rows] = _chunk(model, x[rows], samples, rng)
+        log_p[rows], error[rows] = _chunk(model, x[rows], samples, rng, None if y is None else y[rows])
         if progress is not None:
             progress(min(start + CHUNK, len(x)))
     return LogLikelihood(log_p, error)
 
 
-def _chunk(model: VAE, x: Any, samples: int, rng: Any) -> tuple[np.ndarray, np.ndarray]:
+def _chunk(model: VAE, x: Any, samples: int, rng: Any, y: Any) -> tuple[np.ndarray, np.ndarray]:
     xp = model.backend.xp
     x = model.backend.asarray(x, model.dtype)  # (rows, data)
-    mu, logvar = model.encode(x)  # (rows, latent) each
+    mu, logvar = model.encode(x, y)  # (rows, latent) each
     mu, logvar = mu.astype("float64"), logvar.astype("float64")
     largest = xp.full(x.shape[0], -math.inf)  # (rows,): the largest log w so far
     total, squares = xp.zeros(x.shape[0]), xp.zeros(x.shape[0])  # sums of w and w^2, relative to it
     for _ in range(samples):
         eps = model.backend.asarray(rng.standard_normal(mu.shape))  # (rows, latent)
         z = gaussian.reparameterize_forward(mu, logvar, eps)  # (rows, latent)
-        log_prior_over_q = 0.5 * (eps * eps + logvar - z * z).sum(axis=1)  # (rows,): log p(z) - log q(z|x)
-        log_w = model.log_p_x_given_z(x, z).astype("float64") + log_prior_over_q  # (rows,)
+        log_prior_over_q = importance.log_prior_over_q_forward(z, logvar, eps)  # (rows,)
+        log_w = model.log_p_x_given_z(x, z, y).astype("float64") + log_prior_over_q  # (rows,)
         new = xp.maximum(largest, log_w)
         shrink, w = xp.exp(largest - new), xp.exp(log_w - new)
         total = total * shrink + w

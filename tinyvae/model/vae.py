@@ -17,7 +17,8 @@ from tinyvae import kernels as kernel_files
 from tinyvae.backend import Array, get_backend, to_host
 from tinyvae.model import init
 from tinyvae.model.architecture import Architecture
-from tinyvae.model.layers import Dense, TiedDense, build_decoder, build_encoder
+from tinyvae.model.build import Builder
+from tinyvae.model.layers import BatchNorm, LabelledDense, Layer, TiedDense
 from tinyvae.model.params import FlatParams
 from tinyvae.ops import activations, gaussian
 
@@ -33,7 +34,7 @@ class Losses(NamedTuple):
 
 
 class VAE:
-    """A VAE with dense layers: `data_dim -> hidden -> latent_dim -> reversed(hidden) -> data_dim`.
+    """A VAE: `data_dim -> (conv ->) hidden -> latent_dim -> reversed(hidden) (-> reversed(conv)) -> data_dim`.
 
     data_dim        width of a row of data
     hidden          widths of the encoder's hidden layers
@@ -43,6 +44,12 @@ class VAE:
     likelihood      "bernoulli" (x in [0, 1]) or "gaussian" (x real)
     sigma           of the Gaussian: "fixed:0.1" (that number), "learned" (one number), "predicted" (one per output)
     tied            the decoder's weights are the encoder's, transposed
+    classes         more than 0: a conditional VAE, p(x|z, y) and q(z|x, y), with labels y in 0..classes-1 (Sohn et al.
+                    2015): each method then needs y (rows,); a label is a one-hot row beside the input of each half's
+                    first dense layer
+    conv            channels of convolutions (4 x 4, stride 2) before the dense layers; the decoder mirrors them by
+                    transposed convolutions. They need image_shape = (height, width), one channel
+    batch_norm      batch normalization in every hidden layer, before its activation
     backend         "numpy", "cupy" or "auto";  device: the GPU's number (one in a process)
     kernels         "fused": the fastest that is installed of "numba" and "numpy", or "cuda" on a GPU; or "reference"
                     (default: fused where there are some for the backend and dtype)
@@ -66,6 +73,10 @@ class VAE:
         likelihood: str = "bernoulli",
         sigma: str = "learned",
         tied: bool = False,
+        classes: int = 0,
+        conv: Sequence[int] = (),
+        image_shape: Sequence[int] | None = None,
+        batch_norm: bool = False,
         backend: str = "numpy",
         kernels: str | None = None,
         dtype: str = "float32",
@@ -73,8 +84,9 @@ class VAE:
         seed: int = 0,
     ) -> None:
         self.architecture = Architecture.checked(
-            data_dim, hidden, latent_dim, decoder_hidden, activation, likelihood, sigma, tied
-        )
+            data_dim, hidden, latent_dim, decoder_hidden, activation, likelihood, sigma, tied, classes, conv,
+            image_shape, batch_norm,
+        )  # fmt: skip
         if dtype not in ("float32", "float64"):
             raise ValueError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
         self.backend = get_backend(backend, device)
@@ -85,8 +97,8 @@ class VAE:
         self.grads = FlatParams(shapes, self.backend, self.dtype)
         self.params.flat[...] = self.backend.asarray(init.initial_weights(self.architecture, seed), self.dtype)
         self.losses = self.backend.xp.zeros(3, dtype=self.dtype)  # loss, nll, kl of the last batch
-        self.encoder = build_encoder(self.kernels, self.architecture, self.params, self.grads)
-        self.decoder = build_decoder(self.kernels, self.architecture, self.params, self.grads, self.backend.xp)
+        builder = Builder(self.kernels, self.architecture, self.params, self.grads, self.backend.xp)
+        self.encoder, self.decoder = builder.encoder(), builder.decoder()
         if self.architecture.sigma == "learned":
             self.shared_logvar = self.params["likelihood.logvar"]  # (1,)
         elif self.architecture.sigma_value is not None:
@@ -96,32 +108,50 @@ class VAE:
 
     # ------------------------------------------------------------------------------------------------ the derivation
 
-    def forward(self, x: Array, eps: Array) -> Array:
-        """x (batch, data), eps (batch, latent) -> the decoder's output; fills `head`, `z` and `kl`."""
-        self._reserve(x.shape[0])
-        h = x  # (batch, data)
-        for layer in self.encoder:
-            h = layer.forward(h)  # (batch, width of the layer)
-        self.head = h  # (batch, 2 latent): mu, logvar
+    def forward(self, x: Array, eps: Array, y: Array | None = None, training: bool = False) -> Array:
+        """x (batch, data), eps (batch, latent), y (batch,) -> the decoder's output; fills `head`, `z` and `kl`.
+
+        `training` is for batch normalization: by the batch's own mean and variance, not the running averages.
+        """
+        self.reserve(x.shape[0])
+        self.head = self.run(self.encoder, x, y, training)  # (batch, 2 latent): mu, logvar
         self.z = self._z[: x.shape[0]]  # (batch, latent)
         self.kl = self._kl[: x.shape[0]]  # (batch, latent)
         self.kernels.latent_forward(self.head, eps, z=self.z, kl=self.kl, work=self.work)
-        h = self.z
-        for layer in self.decoder:
-            h = layer.forward(h)
-        return h  # (batch, data), or (batch, 2 data) where the variance is predicted
+        self.output = self.run(self.decoder, self.z, y, training)  # (batch, data); 2 data with a predicted variance
+        return self.output
+
+    def run(self, layers: Sequence[Layer], x: Array, y: Array | None = None, training: bool = False) -> Array:
+        """One half of the model: x (batch, in) through its layers; labels y (batch,) enter the first dense one."""
+        for layer in layers:
+            if isinstance(layer, LabelledDense):
+                layer.onehot = self.onehot(y)  # (batch, classes)
+            elif isinstance(layer, BatchNorm):
+                layer.training = training
+            x = layer.forward(x)  # (batch, width of the layer)
+        return x
+
+    def onehot(self, y: Array | None) -> Array:
+        """Labels y (batch,) as rows with a single 1: (batch, classes)."""
+        assert y is not None  # checked where it came in
+        return (y[:, None] == self.backend.xp.arange(self.architecture.classes)).astype(self.dtype)
 
     def backward(self, doutput: Array, eps: Array, dkl: Array) -> None:
         """The mirror of `forward`: fills `grads`. doutput as the decoder's output (destroyed), dkl (latent,)."""
-        dh = doutput
-        for layer in reversed(self.decoder):
-            dh = layer.backward(dh)
-        dz = dh  # (batch, latent)
+        dz = self.run_back(self.decoder, doutput)  # (batch, latent)
         dhead = self._dhead[: eps.shape[0]]  # (batch, 2 latent): from z and from the KL
         self.kernels.latent_backward(dz, self.head, eps, dkl, dhead=dhead, work=self.work)
-        dh = dhead
-        for layer in reversed(self.encoder):
-            dh = layer.backward(dh)  # the first layer's dx is nobody's: None
+        self.run_back(self.encoder, dhead)  # the first layer's dx is nobody's: None
+        self.add_shared_gradients()
+
+    def run_back(self, layers: Sequence[Layer], dh: Any) -> Any:
+        """The mirror of `run`: dL/d its output -> dL/d its input."""
+        for layer in reversed(layers):
+            dh = layer.backward(dh)
+        return dh
+
+    def add_shared_gradients(self) -> None:
+        """Add a tied decoder's gradients to the encoder's, once both have been written."""
         for layer in self.decoder:
             if isinstance(layer, TiedDense):
                 layer.add_shared_gradient()
@@ -144,12 +174,14 @@ class VAE:
         self.kernels.gaussian_loss(mean, logvar, x, dnll, nll=self.nll, dmean=dmean, dlogvar=dlogvar, work=self.work)
         return doutput
 
-    def forward_backward(self, x: Array, eps: Array, beta: float = 1.0, free_bits: float = 0.0) -> Array:
+    def forward_backward(
+        self, x: Array, eps: Array, beta: float = 1.0, free_bits: float = 0.0, y: Array | None = None
+    ) -> Array:
         """One step's arithmetic on arrays of this model's backend and dtype: fills `grads`, returns `losses` (3,).
 
         Nothing is copied to the host, nothing is checked: the trainer calls this. See `loss_and_grad`.
         """
-        output = self.forward(x, eps)
+        output = self.forward(x, eps, y, training=True)
         doutput = self.likelihood_loss(output, x, dnll=1.0 / x.shape[0], with_gradient=True)
         self._sum_losses(beta, free_bits)
         dkl = self._dkl  # (latent,): d loss / d kl, the same in every row
@@ -172,87 +204,93 @@ class VAE:
 
     # --------------------------------------------------------------------------------------------------- for notebooks
 
-    def loss_and_grad(self, x: Any, eps: Any, beta: float = 1.0, free_bits: float = 0.0) -> Losses:
+    def loss_and_grad(self, x: Any, eps: Any, beta: float = 1.0, free_bits: float = 0.0, y: Any = None) -> Losses:
         """The loss of a batch and, in `grads`, its gradient with respect to every parameter.
 
         loss = nll + beta * kl, where with free_bits > 0 each latent dimension is charged max(free_bits, its mean KL).
 
-        x (batch, data), eps (batch, latent): the standard normal noise. -> Losses, in nats, means over the batch.
+        x (batch, data), eps (batch, latent): the standard normal noise; y (batch,): labels of a conditional model.
+        -> Losses, in nats, means over the batch.
         Raises ValueError for wrong shapes and for values that the likelihood does not allow.
         """
-        x, eps = self._batch(x, eps)
-        return Losses(*to_host(self.forward_backward(x, eps, beta, free_bits)).tolist())
+        x, eps, y = self.checked_batch(x, eps, y)
+        return Losses(*to_host(self.forward_backward(x, eps, beta, free_bits, y)).tolist())
 
-    def loss(self, x: Any, eps: Any, beta: float = 1.0, free_bits: float = 0.0) -> Losses:
-        """As `loss_and_grad`, without the gradient."""
-        x, eps = self._batch(x, eps)
-        self.likelihood_loss(self.forward(x, eps), x, dnll=0.0, with_gradient=False)
+    def loss(
+        self, x: Any, eps: Any, beta: float = 1.0, free_bits: float = 0.0, y: Any = None, training: bool = False
+    ) -> Losses:
+        """As `loss_and_grad`, without the gradient. With `training` it is the very function whose gradient that is:
+        batch normalization (if there is any) then uses the batch's own mean and variance."""
+        x, eps, y = self.checked_batch(x, eps, y)
+        self.likelihood_loss(self.forward(x, eps, y, training), x, dnll=0.0, with_gradient=False)
         self._sum_losses(beta, free_bits)
         return Losses(*to_host(self.losses).tolist())
 
-    def rows_loss(self, x: Any, eps: Any) -> tuple[Array, Array]:
+    def rows_loss(self, x: Any, eps: Any, y: Any = None) -> tuple[Array, Array]:
         """nll (batch,) and kl (batch, latent) of every row, in nats: minus the ELBO of a row is nll + its sum of kl."""
-        x, eps = self._batch(x, eps)
-        self.likelihood_loss(self.forward(x, eps), x, dnll=0.0, with_gradient=False)
+        x, eps, y = self.checked_batch(x, eps, y)
+        self.likelihood_loss(self.forward(x, eps, y), x, dnll=0.0, with_gradient=False)
         return self.nll.copy(), self.kl.copy()
 
-    def encode(self, x: Any) -> tuple[Array, Array]:
-        """mu and logvar of q(z|x).  x (rows, data) -> mu, logvar (rows, latent), halves of a new array."""
+    def encode(self, x: Any, y: Any = None) -> tuple[Array, Array]:
+        """mu and logvar of q(z|x), or of q(z|x, y) if the model is conditional.
+
+        x (rows, data), labels y (rows,) -> mu, logvar (rows, latent), halves of a new array.
+        """
         x = self._matrix(x, "x", self.architecture.data_dim)
-        head = self._in_chunks(self.encoder, x)  # (rows, 2 latent)
+        head = self._in_chunks(self.encoder, x, self._labels(y, x.shape[0]))  # (rows, 2 latent)
         return head[:, : self.architecture.latent_dim], head[:, self.architecture.latent_dim :]
 
-    def decode(self, z: Any) -> Array:
-        """The mean of p(x|z).  z (rows, latent) -> a new array (rows, data). Any number of rows."""
-        z = self._matrix(z, "z", self.architecture.latent_dim)
-        output = self._in_chunks(self.decoder, z)  # (rows, data), or (rows, 2 data)
+    def decode(self, z: Any, y: Any = None) -> Array:
+        """The mean of p(x|z), or p(x|z, y).  z (rows, latent) -> a new array (rows, data). Any number of rows."""
+        output = self._output(z, y)  # (rows, data), or (rows, 2 data)
         if self.architecture.likelihood == "bernoulli":
             return activations.sigmoid_forward(output)
         return output[:, : self.architecture.data_dim]
 
-    def sample(self, n: int, rng: Any, mean: bool = True) -> Array:
+    def sample(self, n: int, rng: Any, mean: bool = True, y: Any = None) -> Array:
         """New data: z drawn from the prior N(0, I), then the mean of p(x|z), or with mean=False a draw of x from it.
 
-        rng is a NumPy generator, whatever the backend. -> (n, data)
+        rng is a NumPy generator, whatever the backend; y (n,) says what a conditional model shall draw. -> (n, data)
         """
         z = rng.standard_normal((n, self.architecture.latent_dim))
-        return self.decode(z) if mean else self.draw(z, rng)
+        return self.decode(z, y) if mean else self.draw(z, rng, y)
 
-    def draw(self, z: Any, rng: Any) -> Array:
+    def draw(self, z: Any, rng: Any, y: Any = None) -> Array:
         """A draw of x from p(x|z): 0s and 1s, or the mean plus Gaussian noise.  z (rows, latent) -> (rows, data)."""
-        z = self._matrix(z, "z", self.architecture.latent_dim)
         xp, data_dim = self.backend.xp, self.architecture.data_dim
-        shape = (z.shape[0], data_dim)
+        output = self._output(z, y)  # (rows, data), or (rows, 2 data)
+        shape = (output.shape[0], data_dim)
         if self.architecture.likelihood == "bernoulli":
             u = self.backend.asarray(rng.random(shape), self.dtype)
-            return (u < self.decode(z)).astype(self.dtype)
-        output = self._in_chunks(self.decoder, z)  # (rows, data), or (rows, 2 data)
+            return (u < activations.sigmoid_forward(output)).astype(self.dtype)
         logvar = output[:, data_dim:] if self.architecture.sigma == "predicted" else self.shared_logvar
         eps = self.backend.asarray(rng.standard_normal(shape), self.dtype)
         return gaussian.reparameterize_forward(output[:, :data_dim], xp.broadcast_to(logvar, shape), eps)
 
-    def log_p_x_given_z(self, x: Any, z: Any) -> Array:
+    def log_p_x_given_z(self, x: Any, z: Any, y: Any = None) -> Array:
         """log p(x|z) of each pair of rows, in nats.  x (rows, data), z (rows, latent) -> (rows,), a new array."""
         x = self._matrix(x, "x", self.architecture.data_dim)
         z = self._matrix(z, "z", self.architecture.latent_dim)
         if x.shape[0] != z.shape[0]:
             raise ValueError(f"x has {x.shape[0]} rows and z has {z.shape[0]}: they must come in pairs")
-        self._reserve(x.shape[0])
-        for layer in self.decoder:
-            z = layer.forward(z)
-        self.likelihood_loss(z, x, dnll=0.0, with_gradient=False)
+        self.reserve(x.shape[0])
+        output = self.run(self.decoder, z, self._labels(y, x.shape[0]))
+        self.likelihood_loss(output, x, dnll=0.0, with_gradient=False)
         return -self.nll
 
     # --------------------------------------------------------------------------------------------------------- plumbing
 
-    def _in_chunks(self, layers: Sequence[Dense], x: Array) -> Array:
-        self._reserve(min(CHUNK, x.shape[0]))
-        out = self.backend.xp.empty((x.shape[0], layers[-1].W.shape[1]), dtype=self.dtype)
+    def _output(self, z: Any, y: Any) -> Array:
+        z = self._matrix(z, "z", self.architecture.latent_dim)
+        return self._in_chunks(self.decoder, z, self._labels(y, z.shape[0]))
+
+    def _in_chunks(self, layers: Sequence[Layer], x: Array, y: Array | None) -> Array:
+        self.reserve(min(CHUNK, x.shape[0]))
+        out = self.backend.xp.empty((x.shape[0], layers[-1].width), dtype=self.dtype)
         for start in range(0, x.shape[0], CHUNK):
-            h = x[start : start + CHUNK]
-            for layer in layers:
-                h = layer.forward(h)
-            out[start : start + CHUNK] = h
+            rows = slice(start, start + CHUNK)
+            out[rows] = self.run(layers, x[rows], None if y is None else y[rows])
         return out
 
     def _matrix(self, a: Any, name: str, width: int) -> Array:
@@ -261,20 +299,30 @@ class VAE:
             raise ValueError(f"{name} must have shape (rows, {width}), with at least one row, not {a.shape}")
         return a
 
-    def _batch(self, x: Any, eps: Any) -> tuple[Array, Array]:
+    def _labels(self, y: Any, rows: int) -> Array | None:
+        """Labels y (rows,), checked, on this model's device; None for a model that is not conditional."""
+        y = y if y is None or hasattr(y, "dtype") else np.asarray(y)
+        self.architecture.check_labels(y, rows)
+        return self.backend.asarray(y) if self.architecture.classes else None
+
+    def checked_batch(self, x: Any, eps: Any, y: Any) -> tuple[Array, Array, Array | None]:
+        """x (batch, data), eps (batch, latent) and labels y (batch,) or None, on this model's device and in its dtype.
+
+        Raises ValueError for what does not fit.
+        """
         x = self._matrix(x, "x", self.architecture.data_dim)
         eps = self._matrix(eps, "eps", self.architecture.latent_dim)
         if x.shape[0] != eps.shape[0]:
             raise ValueError(f"x has {x.shape[0]} rows and eps has {eps.shape[0]}: each row needs its own noise")
         self.architecture.check_support(float(to_host(x.min())), float(to_host(x.max())))
-        return x, eps
+        return x, eps, self._labels(y, x.shape[0])
 
-    def _reserve(self, rows: int) -> None:
+    def reserve(self, rows: int) -> None:
         """Make the buffers, or larger ones; nothing to do in any step after the first."""
         if rows <= self.rows:
             return
         xp, dtype, latent = self.backend.xp, self.dtype, self.architecture.latent_dim
-        widths = [layer.W.shape[1] for layer in (*self.encoder, *self.decoder)]
+        widths = [layer.width for layer in (*self.encoder, *self.decoder)]
         self.work = self.backend.zeros(kernel_files.work_size(rows, max(widths)), dtype)
         for layer in (*self.encoder, *self.decoder):
             layer.allocate(xp, rows, self.work)

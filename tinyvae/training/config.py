@@ -11,6 +11,8 @@ from tinyvae.training.data.dataset import MIN_ROWS
 
 BINARIZE = ("none", "threshold", "dynamic")
 SCHEDULES = ("constant", "cosine")
+OBJECTIVES = ("elbo", "iwae")
+DEFAULT_IMPORTANCE = 5  # draws, the smaller of the two numbers in Burda et al. 2016
 BACKENDS = ("auto", "numpy", "cupy")
 DTYPES = ("float32", "float64")
 
@@ -24,6 +26,7 @@ class Config:
 
     data: str = "digits"
     data_dir: str | None = None
+    leave_out: int | None = None
     backend: str = "auto"
     kernels: str | None = None
     dtype: str = "float32"
@@ -34,12 +37,17 @@ class Config:
     latent: int | None = None
     activation: str = "relu"
     tied: bool = False
+    conv: tuple[int, ...] = ()
+    batch_norm: bool = False
+    conditional: bool = False
     likelihood: str | None = None
     sigma: str | None = None
     binarize: str = "none"
     beta: float = 1.0
     beta_warmup: int = 0
     free_bits: float = 0.0
+    objective: str = "elbo"
+    importance: int | None = None
     epochs: int | None = None
     batch_size: int | None = None
     lr: float = 1e-3
@@ -71,6 +79,24 @@ class Config:
             parse_sigma(self.sigma)
         if self.tf32:
             self._check_tf32()
+        self._check_objective()
+
+    def _check_objective(self) -> None:
+        """The importance-weighted bound has no KL term that could be weighted."""
+        if self.objective == "elbo":
+            if self.importance is not None:
+                raise ValueError("--importance is the number of draws of --objective iwae: add that, or leave it out")
+            return
+        for name, value, default in [
+            ("beta", self.beta, 1), ("beta_warmup", self.beta_warmup, 0), ("free_bits", self.free_bits, 0)
+        ]:  # fmt: skip
+            if value != default:
+                option = f"--{name.replace('_', '-')}"
+                raise ValueError(f"{option} weighs the KL of the ELBO: leave it out with --objective iwae")
+
+    def draws(self) -> int:
+        """How many draws of z for each row make the importance-weighted bound; 0 for the ELBO."""
+        return 0 if self.objective == "elbo" else self.importance or DEFAULT_IMPORTANCE
 
     def _check_tf32(self) -> None:
         """Only the captured step of the CUDA kernels rounds to TF32."""
@@ -80,6 +106,10 @@ class Config:
             f"--dtype {self.dtype}": self.dtype != "float32",
             "--clip-norm": self.clip_norm is not None,
             "--accumulate": self.accumulate > 1,
+            "--conv": bool(self.conv),
+            "--batch-norm": self.batch_norm,
+            "--conditional": self.conditional,
+            "--objective iwae": self.objective == "iwae",
         }
         wrong = [option for option, conflict in conflicts.items() if conflict]
         if wrong:
@@ -93,6 +123,8 @@ class Config:
         if name not in _DEFAULTS_OF:  # a user's own file
             batches = math.ceil(rows / (self.batch_size or defaults["batch_size"]))
             defaults["epochs"] = min(max(round(STEPS_FOR_OWN_DATA / batches), 10), 500)
+        if self.conv:
+            defaults["hidden"] = ()  # convolutions are the hidden layers
         sigma = defaults.pop("sigma")  # the default of a Gaussian only
         for option, default in defaults.items():
             if values[option] is None:
@@ -101,6 +133,8 @@ class Config:
             values["sigma"] = sigma
         if values["likelihood"] == "bernoulli" and values["sigma"] is not None:
             raise ValueError("--sigma belongs to a Gaussian: add --likelihood gaussian, or leave it out")
+        if values["objective"] == "iwae" and values["importance"] is None:
+            values["importance"] = DEFAULT_IMPORTANCE
         if values["checkpoint_every"] is None:
             values["checkpoint_every"] = max(1, values["epochs"] // 20)
         return Config(**values)
@@ -132,10 +166,12 @@ _CHOICES = {
     "likelihood": LIKELIHOODS,
     "binarize": BINARIZE,
     "lr_schedule": SCHEDULES,
+    "objective": OBJECTIVES,
 }
 _AT_LEAST: dict[str, int] = {
-    "device": 0, "hidden": 1, "decoder_hidden": 1, "latent": 1, "beta": 0, "beta_warmup": 0, "free_bits": 0,
-    "epochs": 1, "batch_size": 1, "accumulate": 1, "patience": 1, "seed": 0, "checkpoint_every": 1,
+    "leave_out": 0, "device": 0, "hidden": 1, "decoder_hidden": 1, "latent": 1, "conv": 1, "beta": 0,
+    "beta_warmup": 0, "free_bits": 0, "importance": 1, "epochs": 1, "batch_size": 1, "accumulate": 1, "patience": 1,
+    "seed": 0, "checkpoint_every": 1,
 }  # fmt: skip
 _DEFAULTS: dict[str, Any] = {
     "hidden": (400,), "latent": 20, "likelihood": "bernoulli", "sigma": "learned", "epochs": 10, "batch_size": 128,

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tinyvae.backend import to_host
+from tinyvae.model.steering import every_label, interpolate
 from tinyvae.model.vae import VAE
 from tinyvae.training import streams
 from tinyvae.training.data import Dataset
@@ -33,6 +34,8 @@ def write_figures(run: Path, model: VAE, dataset: Dataset, rows: list[Row], seed
     makers["reconstructions"] = lambda: reconstructions(model, dataset)
     if dataset.data_dim != 2:
         makers["samples"] = lambda: samples(model, dataset.image_shape, 64, seed)
+        if model.architecture.classes and dataset.image_shape:
+            makers["labels"] = lambda: labels(model, dataset)
     makers["interpolation"] = lambda: interpolation(model, dataset)
     makers["latent"] = lambda: latent_space(model, dataset)
     if model.architecture.latent_dim == 2 and dataset.data_dim != 2:
@@ -77,8 +80,9 @@ def loss_curves(rows: list[Row]) -> Figure:
 def reconstructions(model: VAE, dataset: Dataset, n: int = 12) -> Figure:
     """Test rows, and below each the mean of p(x|z) at z = mu: what survives the way through the latent space."""
     n = min(n, dataset.x_test.shape[0])
-    x = dataset.values(dataset.x_test[_spread(dataset, n)])  # (n, data)
-    y = to_host(model.decode(model.encode(x)[0]))  # (n, data)
+    rows = _spread(dataset, n)
+    x, known = dataset.values(dataset.x_test[rows]), _labels(model, dataset.y_test, rows)  # (n, data), (n,)
+    y = to_host(model.decode(model.encode(x, known)[0], known))  # (n, data)
     if dataset.image_shape is None:
         return _compare_vectors(x, y)
     figure = Figure(figsize=(9, 1.9), layout="constrained")
@@ -93,10 +97,28 @@ def reconstructions(model: VAE, dataset: Dataset, n: int = 12) -> Figure:
 
 
 def samples(model: VAE, image_shape: tuple[int, int] | None, n: int, seed: int) -> Figure:
-    """Means of p(x|z) for z drawn from the prior."""
-    x = to_host(model.sample(n, np.random.default_rng([seed, streams.SAMPLES])))  # (n, data)
-    title = f"{n} samples: the decoder's mean at z drawn from N(0, I)"
-    return sheet(x, image_shape, title, ink=ink_of(model, x))
+    """Means of p(x|z) for z drawn from the prior; a conditional model's in one column for each label."""
+    rng, classes = np.random.default_rng([seed, streams.SAMPLES]), model.architecture.classes
+    if not classes:
+        x = to_host(model.sample(n, rng))  # (n, data)
+        return sheet(x, image_shape, f"{n} samples: the decoder's mean at z drawn from N(0, I)", ink=ink_of(model, x))
+    n = max(1, n // classes) * classes
+    x = to_host(model.sample(n, rng, y=np.arange(n) % classes))  # (n, data)
+    title = f"Samples: the decoder's mean at z drawn from N(0, I); columns: labels 0 to {classes - 1}"
+    return sheet(x, image_shape, title, columns=classes, ink=ink_of(model, x))
+
+
+def labels(model: VAE, dataset: Dataset, n: int = 8) -> Figure:
+    """Test images (left), and each one's z decoded with every label of a conditional model."""
+    assert dataset.y_test is not None
+    assert dataset.image_shape is not None
+    rows = _spread(dataset, min(n, len(dataset.x_test)))
+    x, classes = dataset.values(dataset.x_test[rows]), model.architecture.classes  # (n, data)
+    decoded = to_host(model.decode(*every_label(model, x, dataset.y_test[rows]))).reshape(len(rows), classes, -1)
+    blank = np.full((len(rows), 1, x.shape[1]), np.nan)
+    images = np.concatenate([x[:, None], blank, decoded], axis=1)  # (n, 2 + classes, data)
+    title = f"Left: test images. Then the z of each, decoded with the labels 0 to {classes - 1}"
+    return sheet(images.reshape(-1, x.shape[1]), dataset.image_shape, title, 2 + classes, ink_of(model, x))
 
 
 def ink_of(model: VAE, x: np.ndarray) -> tuple[float, float]:
@@ -132,21 +154,26 @@ def sheet(
     return figure
 
 
-def interpolation_path(model: VAE, a: np.ndarray, b: np.ndarray, steps: int) -> np.ndarray:
-    """The decoder's mean along the straight line from mu(a) to mu(b).  a, b (data,) -> (steps, data)."""
-    mu, _ = model.encode(np.stack([a, b]))  # (2, latent)
-    mu = to_host(mu)
-    t = np.linspace(0, 1, steps)[:, None]  # (steps, 1)
-    return to_host(model.decode((1 - t) * mu[0] + t * mu[1]))  # (steps, data)
+def interpolation_path(model: VAE, x: np.ndarray, y: np.ndarray | None, steps: int) -> np.ndarray:
+    """The decoder's mean along the straight line between the mu of two rows.  x (2, data), y (2,) -> (steps, data).
+
+    A conditional model decodes all of it with the first row's label.
+    """
+    mu = to_host(model.encode(x, y)[0])  # (2, latent)
+    return to_host(model.decode(interpolate(mu[0], mu[1], steps), None if y is None else np.repeat(y[0], steps)))
 
 
 def interpolation(model: VAE, dataset: Dataset, pairs: int = 5, steps: int = 9) -> Figure:
     """Straight lines in the latent space between test rows, decoded; at both ends the test rows themselves."""
-    chosen = _spread(dataset, min(2 * pairs, dataset.x_test.shape[0] // 2 * 2))
+    if model.architecture.classes:
+        chosen = _same_label_pairs(dataset, pairs)  # the label says which digit: z is left to say how it is written
+    else:
+        chosen = _spread(dataset, min(2 * pairs, dataset.x_test.shape[0] // 2 * 2))
     x = dataset.values(dataset.x_test[chosen])  # (2 pairs, data)
-    lines = [
-        np.concatenate([[a], interpolation_path(model, a, b, steps), [b]]) for a, b in zip(x[::2], x[1::2], strict=True)
-    ]
+    lines = []
+    for i in range(0, len(x), 2):
+        path = interpolation_path(model, x[i : i + 2], _labels(model, dataset.y_test, chosen[i : i + 2]), steps)
+        lines.append(np.concatenate([x[i : i + 1], path, x[i + 1 : i + 2]]))
     if dataset.data_dim == 2:
         figure = Figure(figsize=(5, 4.5), layout="constrained")
         axes = figure.subplots()
@@ -171,7 +198,8 @@ def interpolation(model: VAE, dataset: Dataset, pairs: int = 5, steps: int = 9) 
 def latent_space(model: VAE, dataset: Dataset, limit: int = 5000) -> Figure:
     """mu of the test rows, coloured by label; in more than two dimensions, along the two in which mu varies most."""
     x, y = dataset.x_test[:limit], dataset.y_test
-    mu = to_host(model.encode(dataset.values(x))[0]).astype("float64")  # (rows, latent)
+    known = _labels(model, y, slice(limit))
+    mu = to_host(model.encode(dataset.values(x), known)[0]).astype("float64")  # (rows, latent)
     if mu.shape[1] == 1:
         points, names = np.column_stack([mu[:, 0], np.arange(len(mu))]), ("mu", "row of the test set")
     elif mu.shape[1] == 2:
@@ -211,8 +239,10 @@ def manifold_points() -> np.ndarray:
 def manifold(model: VAE, image_shape: tuple[int, int] | None) -> Figure:
     """The decoder's mean over the whole of a two-dimensional latent space (Kingma & Welling 2014, figure 4)."""
     z = manifold_points()  # (225, 2)
-    x = to_host(model.decode(z))  # (225, data)
-    figure = sheet(x, image_shape, "The plane of z, decoded", MANIFOLD, ink_of(model, x))
+    label = np.zeros(len(z), dtype=int) if model.architecture.classes else None
+    x = to_host(model.decode(z, label))  # (225, data)
+    title = "The plane of z, decoded" + (" with label 0" if model.architecture.classes else "")
+    figure = sheet(x, image_shape, title, MANIFOLD, ink_of(model, x))
     if image_shape is not None:
         label_manifold(figure, image_shape)
     return figure
@@ -234,7 +264,8 @@ def data_and_samples(model: VAE, dataset: Dataset, seed: int, limit: int = 5000)
     n = len(x)
     rng = np.random.default_rng([seed, streams.SAMPLES])
     z = rng.standard_normal((n, model.architecture.latent_dim))
-    means, drawn = to_host(model.decode(z)), to_host(model.draw(z, rng))  # (rows, 2) each
+    known = _labels(model, dataset.y_train, slice(n))
+    means, drawn = to_host(model.decode(z, known)), to_host(model.draw(z, rng, known))  # (rows, 2) each
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     clouds = [
         (x, f"{n} training points"),
@@ -285,6 +316,11 @@ def _show(axes: Axes, image: np.ndarray, shape: tuple[int, int], ink: tuple[floa
     axes.set(xticks=[], yticks=[])
 
 
+def _labels(model: VAE, y: np.ndarray | None, rows: np.ndarray | slice) -> np.ndarray | None:
+    """The labels of these rows for a model that is conditional; else None."""
+    return y[rows] if model.architecture.classes and y is not None else None
+
+
 def _spread(dataset: Dataset, n: int) -> np.ndarray:
     """n rows of the test set, taking the labels in turn where there are some."""
     if dataset.y_test is None:
@@ -294,6 +330,15 @@ def _spread(dataset: Dataset, n: int) -> np.ndarray:
     rank = np.empty(len(order), dtype=int)  # how many rows of the same label came before
     rank[order] = np.arange(len(order)) - np.searchsorted(ordered, ordered)
     return np.lexsort((dataset.y_test, rank))[:n]
+
+
+def _same_label_pairs(dataset: Dataset, pairs: int) -> np.ndarray:
+    """Two test rows of one label, then two of the next: (2 pairs,), or fewer. Without such pairs, any two rows."""
+    y = dataset.y_test
+    assert y is not None
+    found = [np.flatnonzero(y == label)[:2] for label in np.unique(y)]
+    found = [rows for rows in found if len(rows) == 2][:pairs]
+    return np.concatenate(found) if found else np.arange(2)
 
 
 def _limits(values: np.ndarray | list[float]) -> tuple[float, float]:

@@ -8,7 +8,9 @@ from pathlib import Path
 from tinyvae.backend import to_host
 from tinyvae.errors import CheckpointError
 from tinyvae.model.estimates import active_units
+from tinyvae.model.iwae import iwae_forward
 from tinyvae.model.vae import VAE
+from tinyvae.ops.importance import bound_forward
 from tinyvae.training.batches import Batches
 from tinyvae.training.files import write_text
 
@@ -17,7 +19,10 @@ FILE = "metrics.csv"
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Means over a data set, in nats for each datum. loss = nll + beta * kl: at beta = 1, minus the ELBO."""
+    """Means over a data set, in nats for each datum. loss = nll + beta * kl: at beta = 1, minus the ELBO.
+
+    Under the importance-weighted objective loss is minus that bound.
+    """
 
     loss: float
     nll: float
@@ -26,19 +31,27 @@ class Evaluation:
 
 
 def evaluate(model: VAE, batches: Batches, beta: float, seed: int) -> Evaluation:
-    """The model's loss on all rows, with one draw of z for each; the same noise whenever the seed is the same."""
+    """The model's loss on all rows, with one draw of z for each; the same noise whenever the seed is the same.
+
+    Where the batches hold K draws for each row, the loss is the importance-weighted bound's instead, and nll is the
+    mean over the draws.
+    """
     xp, latent = model.backend.xp, model.architecture.latent_dim
-    nll, kl = xp.zeros((), dtype="float64"), xp.zeros((), dtype="float64")
+    nll, kl, bound = (xp.zeros((), dtype="float64") for _ in range(3))
     mu = xp.empty((batches.rows, latent), dtype=model.dtype)  # (rows, latent)
     done = 0
-    for x, eps in batches.in_order(seed):
-        model.likelihood_loss(model.forward(x, eps), x, dnll=0.0, with_gradient=False)
-        nll += model.nll.sum(dtype="float64")
+    for x, eps, y in batches.in_order(seed):
+        if batches.draws:
+            bound += bound_forward(iwae_forward(model, x, eps, y)).sum(dtype="float64")
+        else:
+            model.likelihood_loss(model.forward(x, eps, y), x, dnll=0.0, with_gradient=False)
+        nll += model.nll.sum(dtype="float64") / max(batches.draws, 1)
         kl += model.kl.sum(dtype="float64")
         mu[done : done + x.shape[0]] = model.head[:, :latent]
         done += x.shape[0]
     nll_mean, kl_mean = float(to_host(nll)) / done, float(to_host(kl)) / done
-    return Evaluation(nll_mean + beta * kl_mean, nll_mean, kl_mean, active_units(to_host(mu)))
+    loss = -float(to_host(bound)) / done if batches.draws else nll_mean + beta * kl_mean
+    return Evaluation(loss, nll_mean, kl_mean, active_units(to_host(mu)))
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ REFRESH = 0.1  # seconds
 
 
 class Reporter:
-    """Prints a run's progress; it is the trainer's listener."""
+    """Prints a run's progress; it is the trainer's listener. every: epochs between two printed lines."""
 
-    def __init__(self, quiet: bool = False) -> None:
-        self.quiet = quiet
+    def __init__(self, quiet: bool = False, every: int | None = None) -> None:
+        self.quiet, self.asked_every = quiet, every
         self.console = Console(highlight=False, soft_wrap=True, emoji=False)
         self.live = self.console.is_terminal and not quiet
 
@@ -36,7 +36,7 @@ class Reporter:
     def start(self, state: RunState, epochs: int, updates_per_epoch: int) -> None:
         """Before the first batch."""
         self.epochs, self.updates_per_epoch = epochs, updates_per_epoch
-        self.every = max(1, epochs // LINES)
+        self.every = self.asked_every or max(1, epochs // LINES)
         self.first_update, self.began, self.shown = state.updates, time.perf_counter(), 0.0
         self.line("         train                       test                         steps  active")
         self.line(" epoch     loss      nll      kl     loss      nll      kl     per s   units      left")

@@ -146,12 +146,20 @@ def check_same_data(checkpoint: Checkpoint, dataset: Dataset) -> str:
 
 
 def load_data(config: Config, progress: Progress = lambda file: None) -> Dataset:
-    """The data set of a configuration, binarized where that was asked for."""
+    """The data set of a configuration: without the label that is left out, binarized where that was asked for.
+
+    Raises DataError if it cannot be had, or lacks the labels that the configuration needs.
+    """
     folder = Path(config.data_dir) if config.data_dir else None
     path = Path(config.data)
     if folder is not None and path.suffix in (".npy", ".npz") and not path.exists():
         path = folder / path.name  # a user's file that has moved since
     dataset = load(str(path) if path.suffix else config.data, folder, config.seed, progress)
+    if config.conditional and (dataset.y_train is None or int(dataset.y_train.min()) < 0):
+        what = "has no labels" if dataset.y_train is None else "has labels below 0"
+        raise DataError(f"{dataset.name}: {what}; --conditional needs y, whole numbers from 0 on, for every row")
+    if config.leave_out is not None:
+        dataset = dataset.without(config.leave_out)
     if config.binarize == "none":
         return dataset
     low, high = dataset.range()

@@ -14,6 +14,7 @@ import numpy as np
 
 from tinyvae.backend import Array, to_host
 from tinyvae.errors import NonFiniteError
+from tinyvae.model.iwae import iwae_forward_backward
 from tinyvae.model.vae import VAE
 from tinyvae.ops.adam import step_and_epsilon
 from tinyvae.training import streams
@@ -69,14 +70,20 @@ class Trainer:
         assert config.batch_size is not None
         self.model, self.config, self.epochs, self.listener = model, config, config.epochs, listener
         dynamic = config.binarize == "dynamic"
-        self.train_batches = Batches(model, dataset.x_train, dataset.scale, config.batch_size, dynamic)
-        self.test_batches = Batches(model, dataset.x_test, dataset.scale, config.batch_size, dynamic)
+        draws = config.draws()
+        self.train_batches = Batches(
+            model, dataset.x_train, dataset.scale, config.batch_size, dynamic, dataset.y_train, draws
+        )
+        self.test_batches = Batches(
+            model, dataset.x_test, dataset.scale, config.batch_size, dynamic, dataset.y_test, draws
+        )
         xp, zeros, size = model.backend.xp, model.backend.zeros, model.params.flat.size
         self.m, self.v = zeros(size, model.dtype), zeros(size, model.dtype)  # Adam's moments, (parameters,) each
         self.gathered = zeros(size, model.dtype) if config.accumulate > 1 else None  # the gradient of several batches
         self.norm2 = xp.zeros((), dtype=model.dtype)
         self.graph_step = None  # where the whole step is one CUDA graph: that has no place for what comes before Adam
-        if model.kernels_name == "cuda" and config.accumulate == 1 and config.clip_norm is None:
+        plain = model.architecture.is_plain and not draws
+        if model.kernels_name == "cuda" and config.accumulate == 1 and config.clip_norm is None and plain:
             self.graph_step = GraphStep(model, self.train_batches, self.m, self.v, config.free_bits, config.tf32)
         self.ring = xp.zeros((RING[model.backend.name], 4), dtype=model.dtype)  # loss, nll, kl, |g|^2 of the last steps
         self.ring_rows: list[int] = []
@@ -115,10 +122,13 @@ class Trainer:
             return self._graph_epoch(self.graph_step, stop)
         state, config = self.state, self.config
         sizes = self.train_batches.sizes()
-        for x, eps in self.train_batches.shuffled(config.seed, state.epoch + 1, skip=state.batch):
+        for x, eps, y in self.train_batches.shuffled(config.seed, state.epoch + 1, skip=state.batch):
             first = state.batch - state.batch % config.accumulate  # of the group whose gradients make one update
             group = sizes[first : first + config.accumulate]
-            losses = self.model.forward_backward(x, eps, self.beta(), config.free_bits)
+            if self.train_batches.draws:
+                losses = iwae_forward_backward(self.model, x, eps, y)
+            else:
+                losses = self.model.forward_backward(x, eps, self.beta(), config.free_bits, y)
             state.batch += 1
             state.rows += x.shape[0]
             self._look_at(losses, x.shape[0])

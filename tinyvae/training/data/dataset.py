@@ -46,6 +46,26 @@ class Dataset:
             bool(((x == 0) | (x == one)).all()) for x in chunks
         )  # in chunks: most data shows itself in the first
 
+    def classes(self) -> int:
+        """How many labels a conditional model must know: 0 to the largest that there is."""
+        assert self.y_train is not None
+        assert self.y_test is not None
+        return int(max(self.y_train.max(), self.y_test.max())) + 1
+
+    def without(self, label: int) -> "Dataset":
+        """Without the rows of one label. Raises DataError if there are no labels, or no such rows, or few others."""
+        if self.y_train is None or self.y_test is None:
+            raise DataError(f"{self.name}: has no labels, so none can be left out")
+        train, test = self.y_train != label, self.y_test != label  # (rows,) each
+        if train.all() and test.all():
+            raise DataError(f"{self.name}: has no rows with label {label}; its labels are {_listed(self.y_train)}")
+        if train.sum() < MIN_ROWS or test.sum() < MIN_TEST_ROWS:
+            raise DataError(f"{self.name}: without label {label} too few rows are left")
+        return replace(
+            self, x_train=self.x_train[train], y_train=self.y_train[train], x_test=self.x_test[test],
+            y_test=self.y_test[test],
+        )  # fmt: skip
+
     def thresholded(self) -> "Dataset":
         """Every value at least 1/2 becomes 1, every other one 0."""
         half = 0.5 / self.scale
@@ -59,6 +79,13 @@ class Dataset:
             h.update(f"{x.shape} {x.dtype} {self.scale}".encode())
             h.update(np.ascontiguousarray(x).data)
         return h.hexdigest()
+
+
+def _listed(y: np.ndarray) -> str:
+    labels = np.unique(y)
+    return (
+        ", ".join(map(str, labels)) if len(labels) <= 20 else f"{len(labels)} numbers from {labels[0]} to {labels[-1]}"
+    )
 
 
 def split(name: str, x: np.ndarray, y: np.ndarray | None, test_fraction: float, **fields: object) -> Dataset:

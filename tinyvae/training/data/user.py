@@ -11,9 +11,16 @@ TEST_FRACTION = 0.1
 
 
 def load_user_file(path: Path) -> Dataset:
-    """x (rows, columns), or (rows, height, width) for images; y (rows,) of whole numbers. A tenth is kept for testing.
+    """A user's rows, a tenth of them kept for testing. Raises DataError for anything that cannot be trained on."""
+    x, y, image_shape = read_user_rows(path)
+    return split(path.stem, x, y, TEST_FRACTION, image_shape=image_shape)
 
-    Raises DataError, naming the file and the cause, for anything that cannot be trained on.
+
+def read_user_rows(path: Path) -> tuple[np.ndarray, np.ndarray | None, tuple[int, int] | None]:
+    """x (rows, data), y (rows,) or None, and the shape of an image or None, in the order of the file.
+
+    The file's x is (rows, columns), or (rows, height, width) for images; its y (rows,) holds whole numbers.
+    Raises DataError, naming the file and the cause, for anything else.
     """
     x, y = _read(path)
     if x.dtype.kind not in "buif":
@@ -34,7 +41,7 @@ def load_user_file(path: Path) -> Dataset:
             raise DataError(f"{path}: x holds NaN or infinite values ({first}); remove these rows")
     if y is not None and (y.shape != (x.shape[0],) or y.dtype.kind not in "bui"):
         raise DataError(f"{path}: y must be {x.shape[0]} whole numbers, one for each row of x, not {y.dtype} {y.shape}")
-    return split(path.stem, x, y, TEST_FRACTION, image_shape=image_shape)
+    return x, y, image_shape
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:

@@ -1,0 +1,41 @@
+"""Rows to look at with a trained model: a part of a data set, or all of a user's file in the file's own order."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tinyvae.training.data import load
+from tinyvae.training.data.published import Progress
+from tinyvae.training.data.user import read_user_rows
+
+PARTS = ("test", "train", "all")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows as real numbers, with their labels where there are some."""
+
+    name: str
+    x: np.ndarray  # (rows, data)
+    y: np.ndarray | None  # (rows,) whole numbers
+    image_shape: tuple[int, int] | None
+
+
+def load_rows(
+    data: str, part: str = "test", data_dir: Path | None = None, seed: int = 0, progress: Progress = lambda file: None
+) -> Rows:
+    """The rows of a data set: its "test" part, its "train" part, or "all" (first train, then test).
+
+    A user's .npy or .npz file has no parts here: all its rows, in the file's order. See `tinyvae.load_data` for names.
+    Raises DataError if the data cannot be had.
+    """
+    if Path(data).suffix:
+        x, y, image_shape = read_user_rows(Path(data))
+        return Rows(data, x.astype(np.float64), y, image_shape)
+    dataset = load(data, data_dir, seed, progress)
+    parts = ("train", "test") if part == "all" else (part,)
+    x = np.concatenate([dataset.values(getattr(dataset, f"x_{p}")) for p in parts])  # (rows, data)
+    labels = [getattr(dataset, f"y_{p}") for p in parts]
+    y = None if labels[0] is None else np.concatenate(labels)  # (rows,)
+    return Rows(data if part == "all" else f"{data}, {part}", x, y, dataset.image_shape)
