@@ -1,0 +1,24 @@
+"""Rows of a run's own data, a limited number of them, as its model saw them."""
+
+from typing import Any
+
+import numpy as np
+
+from tinyvae.training import streams
+from tinyvae.training.config import Config
+
+
+def evenly_spread(rows: int, most: int) -> np.ndarray:
+    """The numbers of all rows, or of `most` of them, the first and the last among them: files may be sorted."""
+    return np.linspace(0, rows - 1, min(rows, most)).round().astype(int)
+
+
+def as_trained(stored: np.ndarray, scale: float, config: Config, dtype: Any = np.float64) -> np.ndarray:
+    """Stored rows of a Dataset as real numbers, made 0 and 1 at random where the run did so in every batch.
+
+    stored (rows, data) -> (rows, data), the same at every call. Rows that the run made 0 and 1 once are so already.
+    """
+    x = np.multiply(stored, scale, dtype=dtype)  # (rows, data)
+    if config.binarize != "dynamic":
+        return x
+    return (np.random.default_rng([config.seed, streams.TEST]).random(x.shape, dtype=dtype) < x).astype(dtype)
