@@ -15,11 +15,11 @@ from strategies import EVERY_FUSED
 import tinyvae
 from tinyvae import backend
 from tinyvae.checking.finite_differences import Check
-from tinyvae.commands import evaluate, generate, gradcheck, main, train
+from tinyvae.commands import anomaly, augment, embed, evaluate, generate, gradcheck, main, restore, train
 from tinyvae.training.data import load_digits
 from tinyvae.training.metrics import Row
 
-COMMANDS = (train, evaluate, generate, gradcheck)
+COMMANDS = (train, evaluate, generate, gradcheck, embed, restore, anomaly, augment)
 TINY = ["--hidden", "6", "--latent", "2", "--epochs", "3", "--no-figures", "--quiet", "--backend", "numpy"]
 
 

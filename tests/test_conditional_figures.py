@@ -1,4 +1,4 @@
-"""The pictures of a conditional model: a column for each label, one image's z with every label, paths within a label."""
+"""Pictures of a conditional model: a column for each label, a z with every label, paths within a label."""
 
 from pathlib import Path
 from typing import Any

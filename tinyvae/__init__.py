@@ -4,7 +4,7 @@
     model = tinyvae.VAE(data_dim=784, hidden=(400,), latent_dim=20, seed=0)
     losses = model.loss_and_grad(x, eps)      # nats, means over the batch; gradients in model.grads
 
-Folders are floors, and imports only go down: commands, training, checking, model, kernels, ops,
+Folders are floors, and imports only go down: commands, sklearn, recipes, uses, training, checking, model, kernels, ops,
 backend, blas, errors.
 
 A name is imported when it is first used. So a command can set NumPy's BLAS up before NumPy is loaded (`tinyvae.blas`).
@@ -23,11 +23,19 @@ if TYPE_CHECKING:  # what there is; the table below says the same to Python
     from tinyvae.errors import UsageError as UsageError
     from tinyvae.model.estimates import active_units as active_units
     from tinyvae.model.estimates import log_likelihood as log_likelihood
+    from tinyvae.model.iwae import iwae_log_weights as iwae_log_weights
+    from tinyvae.model.iwae import iwae_loss_and_grad as iwae_loss_and_grad
+    from tinyvae.model.steering import every_label as every_label
+    from tinyvae.model.steering import interpolate as interpolate
     from tinyvae.model.vae import VAE as VAE
     from tinyvae.model.vae import Losses as Losses
     from tinyvae.training.checkpoint import load as load
     from tinyvae.training.checkpoint import save as save
     from tinyvae.training.data import load as load_data  # noqa: F401 - for users
+    from tinyvae.uses.anomalies import anomaly_scores as anomaly_scores
+    from tinyvae.uses.features import embed as embed
+    from tinyvae.uses.restoring import denoise as denoise
+    from tinyvae.uses.restoring import fill_in as fill_in
 
 __version__ = "0.1.0"
 
@@ -37,11 +45,19 @@ _HOME = {  # name -> (module, name there)
     **{name: ("tinyvae.errors", name) for name in _ERRORS},
     "active_units": ("tinyvae.model.estimates", "active_units"),
     "log_likelihood": ("tinyvae.model.estimates", "log_likelihood"),
+    "iwae_log_weights": ("tinyvae.model.iwae", "iwae_log_weights"),
+    "iwae_loss_and_grad": ("tinyvae.model.iwae", "iwae_loss_and_grad"),
+    "every_label": ("tinyvae.model.steering", "every_label"),
+    "interpolate": ("tinyvae.model.steering", "interpolate"),
     "VAE": ("tinyvae.model.vae", "VAE"),
     "Losses": ("tinyvae.model.vae", "Losses"),
     "load": ("tinyvae.training.checkpoint", "load"),
     "save": ("tinyvae.training.checkpoint", "save"),
     "load_data": ("tinyvae.training.data", "load"),
+    "anomaly_scores": ("tinyvae.uses.anomalies", "anomaly_scores"),
+    "embed": ("tinyvae.uses.features", "embed"),
+    "denoise": ("tinyvae.uses.restoring", "denoise"),
+    "fill_in": ("tinyvae.uses.restoring", "fill_in"),
 }
 __all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll] - the names above
 

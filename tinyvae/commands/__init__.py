@@ -24,9 +24,20 @@ class Parser(argparse.ArgumentParser):
 def main(argv: list[str] | None = None) -> int:
     """Run `tinyvae` with these arguments (default: the process's own); the exit code."""
     argv = sys.argv[1:] if argv is None else argv
-    if argv[:1] in (["train"], ["evaluate"]) and not keeps_blas(argv):
+    if argv[:1] in (["train"], ["evaluate"], ["recipes"]) and not keeps_blas(argv):
         blas.set_up(os.environ)
-    from tinyvae.commands import doctor, evaluate, generate, gradcheck, train  # these import NumPy
+    from tinyvae.commands import (  # these import NumPy
+        anomaly,
+        augment,
+        doctor,
+        embed,
+        evaluate,
+        generate,
+        gradcheck,
+        recipes,
+        restore,
+        train,
+    )
 
     parser = Parser(
         prog="tinyvae",
@@ -35,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"tinyvae {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (train, evaluate, generate, gradcheck, doctor):
+    for command in (train, evaluate, generate, gradcheck, doctor, recipes, embed, augment, restore, anomaly):
         name = command.__name__.rpartition(".")[2]
         subparser = subparsers.add_parser(
             name,
