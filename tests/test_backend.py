@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import build, inputs, step
 from fake_cupy import CUDARuntimeError, FakeCupy
 from fake_cupy import fake_cupy_fixture as fake_cupy_fixture
 
@@ -23,7 +24,8 @@ from tinyvae import VAE, BackendError
 from tinyvae.backend import Backend, array_module, cupy_problem, get_backend, to_host
 from tinyvae.checking.models import CASES, DATA, LATENT, ROWS
 from tinyvae.kernels import cupy_fused, reference, select
-from tinyvae.model.vae import CHUNK
+from tinyvae.model.iwae import iwae_log_weights, iwae_loss_and_grad
+from tinyvae.model.vae import CHUNK, Losses
 from tinyvae.ops.activations import ACTIVATIONS
 
 # ------------------------------------------------------------------------------------------------- choosing a backend
@@ -304,6 +306,20 @@ OPERATIONS: dict[str, tuple[Any, ...]] = {
     "adam_step": (normal(D), normal(D), normal(D), uniform(D), 3, 1e-3),
     "squared_norm": (normal(D),),
     "clip_scale": (uniform(), 0.1),
+    "batch_norm_forward": (normal(N, D), normal(D), normal(D)),
+    "batch_norm_backward": (normal(N, D), normal(N, D), uniform(D), normal(D)),
+    "batch_norm_evaluate": (normal(N, D), normal(D), normal(D), normal(D), uniform(D)),
+    "running_average": (normal(D), normal(D)),
+    "log_prior_over_q_forward": (normal(N, K), normal(N, K), normal(N, K)),
+    "log_prior_over_q_backward": (normal(N, 1), normal(N, K)),
+    "bound_forward": (normal(N, K),),
+    "bound_backward": (normal(N, 1), normal(N, K)),
+    "patches": (normal(2, 7, 6, 2), 3, 2, 1),
+    "fold": (normal(2, 4, 3, 3, 3, 2), (7, 6), 2, 1),
+    "conv2d_forward": (normal(2, 7, 6, 2), normal(3, 3, 2, 4), normal(4), 2, 1),
+    "conv2d_backward": (normal(2, 4, 3, 4), normal(2, 7, 6, 2), normal(3, 3, 2, 4), 2, 1),
+    "conv_transpose2d_forward": (normal(2, 4, 3, 4), normal(3, 3, 2, 4), normal(2), (7, 6), 2, 1),
+    "conv_transpose2d_backward": (normal(2, 7, 6, 2), normal(2, 4, 3, 4), normal(3, 3, 2, 4), 2, 1),
 }
 
 
@@ -479,16 +495,16 @@ def test_every_reference_kernel_on_cupy(fake_cupy, name, variant, dtype):
 def pair(**options: Any) -> tuple[VAE, VAE]:
     """The same model on NumPy and on the stand-in, in float64, with random biases too."""
     options = {"latent_dim": LATENT, "dtype": "float64", "kernels": "reference", "seed": 1, **options}
-    models = tuple(VAE(DATA, backend=name, **options) for name in BACKENDS)
+    models = tuple(VAE(**{"data_dim": DATA, **options, "backend": name}) for name in BACKENDS)
     for model in models:
         noise = 0.2 * np.random.default_rng(0).standard_normal(model.params.flat.shape)
         model.params.flat += model.backend.asarray(noise, model.dtype)
     return models[0], models[1]
 
 
-def batch(rows: int = ROWS) -> tuple[np.ndarray, np.ndarray]:
+def batch(rows: int = ROWS, data: int = DATA) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(2)
-    return rng.uniform(0, 1, (rows, DATA)), rng.standard_normal((rows, LATENT))
+    return rng.uniform(0, 1, (rows, data)), rng.standard_normal((rows, LATENT))
 
 
 def assert_same_losses(actual: Any, expected: Any) -> None:
@@ -498,28 +514,40 @@ def assert_same_losses(actual: Any, expected: Any) -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_losses_and_gradients_of_a_whole_model(fake_cupy, case):
     on_numpy, on_cupy = pair(**case.model)
-    x, eps = batch()
-    expected = on_numpy.loss_and_grad(x, eps, case.beta, case.free_bits)
-    actual = on_cupy.loss_and_grad(x, eps, case.beta, case.free_bits)
+    x, eps, y = inputs(case, ROWS)
+
+    def losses(model: VAE) -> Losses:
+        if case.importance:
+            return iwae_loss_and_grad(model, x, eps, y)
+        return model.loss_and_grad(x, eps, case.beta, case.free_bits, y)
+
+    expected, actual = losses(on_numpy), losses(on_cupy)
     assert all(type(value) is float for value in actual)
     assert_same_losses(actual, expected)
-    assert_same_losses(on_cupy.loss(x, eps, case.beta, case.free_bits), expected)
+    if case.importance:
+        assert_close(iwae_log_weights(on_cupy, x, eps, y), iwae_log_weights(on_numpy, x, eps, y))
+    else:
+        again = on_cupy.loss(x, eps, case.beta, case.free_bits, y, training=True)
+        assert_same_losses(again, expected)
     assert list(on_cupy.grads) == list(on_numpy.grads)
     for name, grad in on_numpy.grads.items():
-        assert grad.any()
+        assert grad.any() or ".running_" in name
         assert_close(on_cupy.grads[name], grad)
+        assert_close(on_cupy.params[name], on_numpy.params[name])  # the running averages have moved on alike
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_step_stays_on_the_device(fake_cupy, case, dtype):
-    model = VAE(DATA, latent_dim=LATENT, dtype=dtype, backend="cupy", kernels="reference", **case.model)
-    x, eps = (model.backend.asarray(a, model.dtype) for a in batch())
+    model = build(case, dtype=dtype, backend="cupy", kernels="reference")
+    x, eps, y = inputs(case, ROWS)
+    x, eps = (model.backend.asarray(a, model.dtype) for a in (x, eps))
+    y = None if y is None else model.backend.asarray(y)
     moments = [fake_cupy.zeros_like(model.grads.flat) for _ in range(2)]
     norm2 = fake_cupy.zeros((), dtype=dtype)
     fake_cupy.reset_copies()
     for t, rows in enumerate([5, ROWS, 3], start=1):  # the buffers are made, made larger, and used again
-        losses = model.forward_backward(x[:rows], eps[:rows], case.beta, case.free_bits)
+        losses = step(model, case, x[:rows], eps[:rows], None if y is None else y[:rows])
         model.kernels.squared_norm(model.grads.flat, out=norm2)
         model.kernels.clip(model.grads.flat, norm2, 0.5)
         model.kernels.adam_step(model.params.flat, model.grads.flat, *moments, t, 1e-2, work=model.work)
@@ -549,26 +577,31 @@ USED = [
     {"hidden": (5,), "likelihood": "gaussian", "sigma": "predicted"},
     {"hidden": (5,), "likelihood": "gaussian", "sigma": "learned"},
     {"hidden": (5,), "likelihood": "gaussian", "sigma": "fixed:0.5"},
+    {"hidden": (5,), "classes": 3},
+    {"hidden": (5,), "conv": (2, 3), "data_dim": 35, "image_shape": (7, 5), "batch_norm": True, "classes": 3},
 ]
 
 
-@pytest.mark.parametrize("options", USED, ids=["bernoulli", "tied", "predicted", "learned", "fixed"])
+@pytest.mark.parametrize(
+    "options", USED, ids=["bernoulli", "tied", "predicted", "learned", "fixed", "conditional", "conv"]
+)
 @pytest.mark.parametrize("rows", [3, CHUNK + 2])
 def test_using_a_model_takes_host_arrays_and_gives_device_arrays(fake_cupy, options, rows):
     on_numpy, on_cupy = pair(**options)
-    x, z = batch(rows)
-    calls: dict[str, tuple[int, Callable[[VAE], Any]]] = {  # copies to the device, call
-        "encode": (1, lambda model: model.encode(x)),
-        "decode": (1, lambda model: model.decode(z)),
-        "sample": (1, lambda model: model.sample(rows, np.random.default_rng(0))),
-        "sample, drawn": (2, lambda model: model.sample(rows, np.random.default_rng(0), mean=False)),
-        "log_p_x_given_z": (2, lambda model: model.log_p_x_given_z(x, z)),
-        "rows_loss": (2, lambda model: model.rows_loss(x, z)),
+    x, z = batch(rows, options.get("data_dim", DATA))
+    y = np.arange(rows) % options["classes"] if "classes" in options else None
+    calls: dict[str, tuple[int, Callable[[VAE], Any]]] = {  # copies to the device, labels aside, and call
+        "encode": (1, lambda model: model.encode(x, y)),
+        "decode": (1, lambda model: model.decode(z, y)),
+        "sample": (1, lambda model: model.sample(rows, np.random.default_rng(0), y=y)),
+        "sample, drawn": (2, lambda model: model.sample(rows, np.random.default_rng(0), mean=False, y=y)),
+        "log_p_x_given_z": (2, lambda model: model.log_p_x_given_z(x, z, y)),
+        "rows_loss": (2, lambda model: model.rows_loss(x, z, y)),
     }
     for name, (copies, call) in calls.items():
         fake_cupy.reset_copies()
         actual, expected = call(on_cupy), call(on_numpy)
-        assert fake_cupy.device_copies == copies, name
+        assert fake_cupy.device_copies == copies + (y is not None), name
         assert fake_cupy.host_copies == (2 if name == "rows_loss" else 0), name  # the smallest and largest x
         if not isinstance(actual, tuple):
             actual, expected = (actual,), (expected,)

@@ -11,13 +11,13 @@ from typing import Any
 import fake_cuda
 import numpy as np
 import pytest
+from cases import build, inputs, step
 from fake_cupy import DeviceArray, FakeCupy
 from hypothesis import example, given
 from hypothesis import strategies as st
 from strategies import FACTORS, SEEDS, ULP, assert_within, eps_of, normals, numbers, sizes
 
-import tinyvae
-from tinyvae.checking.models import CASES, DATA, LATENT, ROWS, ModelCase
+from tinyvae.checking.models import CASES, ROWS, ModelCase
 from tinyvae.kernels import cupy_fused, reference, work_size
 from tinyvae.kernels.cuda.launch import Launcher, launcher
 from tinyvae.kernels.cuda.table import ACTIVATION_NAMES, KERNELS
@@ -373,8 +373,8 @@ def test_no_kernel_waits_for_the_device_or_copies(fake: FakeCupy) -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_whole_models_losses_and_gradients(fake: FakeCupy, case: ModelCase) -> None:
     """In float32 beside the readable kernels in float64; a number has at most some hundred roundings behind it."""
-    truth = tinyvae.VAE(DATA, latent_dim=LATENT, dtype="float64", kernels="reference", **case.model)
-    model = tinyvae.VAE(DATA, latent_dim=LATENT, backend="cupy", **case.model)
+    truth = build(case, dtype="float64", kernels="reference")
+    model = build(case, backend="cupy")
     assert model.kernels is cupy_fused
     rng = np.random.default_rng(0)
     weights = (truth.params.flat + 0.2 * rng.standard_normal(truth.params.flat.shape)).astype("f4")
@@ -382,12 +382,13 @@ def test_a_whole_models_losses_and_gradients(fake: FakeCupy, case: ModelCase) ->
     model.params.flat[...] = fake.asarray(weights)
     moments = [fake.zeros(weights.size, "float32") for _ in range(2)]
     for t, rows in enumerate([5, ROWS, 3], start=1):  # the buffers are made, made larger, and used again
-        x, eps = rng.random((rows, DATA)).astype("f4"), rng.standard_normal((rows, LATENT)).astype("f4")
-        x_, eps_ = fake.asarray(x), fake.asarray(eps)
+        x, eps, y = inputs(case, rows, seed=t)
+        x, eps = x.astype("f4"), eps.astype("f4")
+        x_, eps_, y_ = fake.asarray(x), fake.asarray(eps), None if y is None else fake.asarray(y)
         fake.reset_copies()
-        losses = model.forward_backward(x_, eps_, case.beta, case.free_bits)
+        losses = step(model, case, x_, eps_, y_)
         assert (fake.host_copies, fake.device_copies) == (0, 0)
-        expected = truth.forward_backward(x.astype(float), eps.astype(float), case.beta, case.free_bits)
+        expected = step(truth, case, x.astype(float), eps.astype(float), y)
         assert_within(losses._host, expected, 256 * EPS * (np.abs(expected).max() + 1))
         for name, g in truth.grads.items():
             assert_within(model.grads[name]._host, g, 256 * EPS * (np.abs(g).max() + 1))

@@ -6,16 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cases import PLAIN, build, inputs, step
 from strategies import assert_within, eps_of
 from test_graph_step import LARGE_CASES, Steps, assert_same_bits, check_formulas
 
-import tinyvae
 from tinyvae.backend import cupy_problem, to_host
-from tinyvae.checking.models import CASES, DATA, LATENT, ModelCase
+from tinyvae.checking.models import CASES, ModelCase
 from tinyvae.commands import main
 from tinyvae.training import checkpoint as checkpoints
-
-EACH_CASE = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
 @pytest.fixture
@@ -26,7 +24,7 @@ def cupy() -> Any:
     return importlib.import_module("cupy")
 
 
-@EACH_CASE
+@pytest.mark.parametrize("case", PLAIN, ids=lambda case: case.name)
 def test_the_captured_step_is_that_of_the_formulas(cupy: Any, case: ModelCase) -> None:
     check_formulas(Steps(cupy, case))
 
@@ -51,16 +49,16 @@ def test_a_replay_is_the_eager_step_and_a_run_repeats_bit_for_bit(cupy: Any, cas
     assert_same_bits(captured.numbers(), eager.numbers())
 
 
-@EACH_CASE
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_the_eager_kernels_make_the_gradients_of_the_formulas(cupy: Any, case: ModelCase) -> None:
-    rng = np.random.default_rng(0)
-    x, eps = rng.uniform(0, 1, (8, DATA)), rng.standard_normal((8, LATENT))
-    ours = tinyvae.VAE(DATA, latent_dim=LATENT, backend="cupy", kernels="cuda", **case.model)
-    truth = tinyvae.VAE(DATA, latent_dim=LATENT, dtype="float64", kernels="reference", **case.model)
+    x, eps, y = inputs(case, 8, seed=0)
+    ours = build(case, backend="cupy", kernels="cuda")
+    truth = build(case, dtype="float64", kernels="reference")
     truth.params.flat[...] = to_host(ours.params.flat)
-    x = x.astype(np.float32).astype(float)
-    eps = eps.astype(np.float32).astype(float)
-    got, expected = (m.loss_and_grad(x, eps, case.beta, case.free_bits) for m in (ours, truth))
+    x, eps = x.astype(np.float32), eps.astype(np.float32)
+    on_device = [None if a is None else cupy.asarray(a) for a in (x, eps, y)]
+    got = to_host(step(ours, case, *on_device))
+    expected = step(truth, case, x.astype(float), eps.astype(float), y)
     assert_within(got, expected, 16 * eps_of("float32") * np.abs(expected).max())
     for name, g in truth.grads.items():  # to 16 roundings of the largest of the tensor, as in `check_formulas`
         assert_within(to_host(ours.grads[name]), g, 16 * eps_of("float32") * np.abs(g).max())

@@ -10,7 +10,7 @@ import tinyvae
 from tinyvae.checking import finite_differences
 from tinyvae.checking.finite_differences import Check, Report, gradcheck
 from tinyvae.checking.models import CASES, ModelCase, check_model, check_models
-from tinyvae.checking.operations import check_operations
+from tinyvae.checking.operations import WINDOWS, check_operations
 
 KERNELS = ("reference", "fused")
 OPERATIONS = (
@@ -18,6 +18,10 @@ OPERATIONS = (
     "reparameterize: mu", "reparameterize: logvar", "kl: mu", "kl: logvar", "free bits: kl",
     "bernoulli nll: logits", "gaussian nll: mean", "gaussian nll: logvar",
     "gaussian nll, one sigma: mean", "gaussian nll, one sigma: logvar",
+    "batch norm: a", "batch norm: scale", "batch norm: shift",
+    "log prior over q: z", "log prior over q: logvar", "bound: log_w",
+    *(f"{kind}, stride {stride}, pad {pad}: {tensor}"
+      for stride, pad in WINDOWS for kind in ("conv2d", "conv transpose2d") for tensor in ("x", "W", "b")),
     "linear: a", "relu: a", "tanh: a", "sigmoid: a", "softplus: a", "elu: a", "leaky-relu: a",
 )  # fmt: skip
 

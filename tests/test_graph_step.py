@@ -7,6 +7,7 @@ from dataclasses import replace
 import fake_cuda
 import numpy as np
 import pytest
+from cases import PLAIN
 from fake_cupy import FakeCupy
 from fake_cupy import fake_cupy_fixture as fake_cupy_fixture
 from strategies import assert_within, eps_of
@@ -107,7 +108,7 @@ LARGE_CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", PLAIN, ids=lambda case: case.name)
 def test_steps_are_those_of_the_formulas(fake_cupy: FakeCupy, case: ModelCase) -> None:
     check_formulas(Steps(fake_cupy, case))
 
@@ -179,7 +180,7 @@ def test_a_step_of_one_hidden_layer_is_ten_kernels(fake_cupy: FakeCupy) -> None:
 
 
 def test_every_parameter_belongs_to_exactly_one_group(fake_cupy: FakeCupy) -> None:
-    for case in (*CASES, *LARGE_CASES):
+    for case in (*PLAIN, *LARGE_CASES):
         steps = Steps(fake_cupy, case)
         groups = steps.buffer("weights_and_adam", "groups")
         covered = np.zeros(steps.model.params.flat.size, int)

@@ -89,7 +89,7 @@ def rows_of(args: argparse.Namespace, trained: Trained) -> Rows:
             level = 0.5 if trained.config.binarize == "threshold" else _uniform(trained, x.shape)
             x = (x >= level).astype(np.float64) if isinstance(level, float) else (level < x).astype(np.float64)
         architecture.check_support(float(x.min()), float(x.max()))
-        architecture.check_labels(rows.y, len(x))
+        architecture.check_labels(rows.y if architecture.classes else None, len(x))
     except ValueError as error:
         raise DataError(f"{rows.name}: {error}") from error
     return Rows(rows.name, x, rows.y, rows.image_shape)

@@ -181,7 +181,7 @@ class Session:
         path = Path(out) if out else default_out(dataset)
         run = Run.create(path, config, model)
         describe(config, dataset, model, path, reporter)
-        return cls(config, dataset, dataset.digest(), model, run, reporter)
+        return cls(config, dataset, dataset.digest(config.conditional), model, run, reporter)
 
     @classmethod
     def resumed(cls, path: Path, options: dict[str, Any], reporter: Reporter) -> "Session":

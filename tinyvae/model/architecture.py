@@ -145,10 +145,12 @@ class Architecture:
 
     def check_labels(self, y: Any, rows: int) -> None:
         """Raises ValueError if a conditional model gets no labels y (rows,) in 0..classes-1, or another model any."""
-        if y is None and self.classes:
-            raise ValueError(f"the model is conditional: it needs labels y, whole numbers from 0 to {self.classes - 1}")
-        if not self.classes or y is None:
+        if not self.classes:
+            if y is not None:
+                raise ValueError("the model is not conditional: it takes no labels y")
             return
+        if y is None:
+            raise ValueError(f"the model is conditional: it needs labels y, whole numbers from 0 to {self.classes - 1}")
         if getattr(y, "shape", None) != (rows,) or y.dtype.kind not in "iu":
             raise ValueError(f"labels must be {rows} whole numbers, one for each row, not {_kind(y)}")
         low, high = int(to_host(y.min())), int(to_host(y.max()))
@@ -202,7 +204,7 @@ def _checked_width(name: str, width: int) -> int:
 
 
 def _checked_image(data_dim: int, shape: Sequence[int] | None, convolutions: int) -> tuple[int, int]:
-    if shape is None or len(shape) != 2:
+    if not isinstance(shape, Sequence) or len(shape) != 2:
         raise ValueError(
             "convolutions need images: data of shape (rows, height, width), or image_shape=(height, width)"
         )

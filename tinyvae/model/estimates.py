@@ -39,10 +39,12 @@ def log_likelihood(model: VAE, x: Any, samples: int, rng: Any, progress: Any = N
     sum of the weights is kept relative to the largest so far, so nothing overflows and memory does not grow with K.
     The standard error is that of log of the mean weight: std(w) / (mean(w) sqrt(K)).
 
-    Raises ValueError if samples < 1.
+    Raises ValueError if samples < 1, or for labels that do not fit.
     """
     if samples < 1:
         raise ValueError(f"samples must be at least 1, not {samples}")
+    y = y if y is None else np.asarray(y)
+    model.architecture.check_labels(y, len(x))
     log_p, error = np.empty(len(x)), np.empty(len(x))
     for start in range(0, len(x), CHUNK):
         rows = slice(start, start + CHUNK)

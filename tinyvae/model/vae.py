@@ -210,7 +210,8 @@ class VAE:
         loss = nll + beta * kl, where with free_bits > 0 each latent dimension is charged max(free_bits, its mean KL).
 
         x (batch, data), eps (batch, latent): the standard normal noise; y (batch,): labels of a conditional model.
-        -> Losses, in nats, means over the batch.
+        -> Losses, in nats, means over the batch. It is a training step's arithmetic: batch normalization uses the
+        batch's own mean and variance, and counts them into its running averages.
         Raises ValueError for wrong shapes and for values that the likelihood does not allow.
         """
         x, eps, y = self.checked_batch(x, eps, y)

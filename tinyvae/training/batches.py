@@ -45,8 +45,9 @@ class Batches:
         self.u = xp.empty((rows if dynamic else 0, x.shape[1]), dtype=model.dtype)
         latent = model.architecture.latent_dim
         self.eps = xp.empty((rows, draws, latent) if draws else (rows, latent), dtype=model.dtype)
+        labels = labels if model.architecture.classes else None
         model.architecture.check_labels(labels, self.rows)
-        self.labels = model.backend.asarray(labels) if model.architecture.classes else None  # (rows,)
+        self.labels = None if labels is None else model.backend.asarray(labels)  # (rows,)
 
     def __len__(self) -> int:
         return -(-self.rows // self.batch_size)

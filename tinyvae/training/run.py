@@ -139,7 +139,7 @@ class Run:
 
 def check_same_data(checkpoint: Checkpoint, dataset: Dataset) -> str:
     """The digest of the data; CheckpointError if the run began with other data."""
-    digest = dataset.digest()
+    digest = dataset.digest(with_labels=stored_config(checkpoint).conditional)
     if digest != checkpoint.run["data_digest"]:
         raise CheckpointError(f"{checkpoint.path}: was made with other data than {dataset.name} holds now")
     return digest

@@ -72,10 +72,14 @@ class Dataset:
         binary = [(x >= half).astype(np.uint8) for x in (self.x_train, self.x_test)]
         return replace(self, x_train=binary[0], x_test=binary[1], scale=1.0)
 
-    def digest(self) -> str:
-        """A fingerprint of the rows: a run is resumed on the data that it began with, or not at all."""
+    def digest(self, with_labels: bool = False) -> str:
+        """A fingerprint of the rows: a run is resumed on the data that it began with, or not at all.
+
+        For a conditional model the labels count too.
+        """
         h = hashlib.sha256()
-        for x in (self.x_train, self.x_test):
+        for x in (self.x_train, self.x_test, *((self.y_train, self.y_test) if with_labels else ())):
+            assert x is not None  # a conditional model has labels
             h.update(f"{x.shape} {x.dtype} {self.scale}".encode())
             h.update(np.ascontiguousarray(x).data)
         return h.hexdigest()
