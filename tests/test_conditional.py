@@ -193,10 +193,10 @@ def test_log_p_given_the_label_is_that_of_the_row_with_its_label() -> None:
 
 
 def test_a_model_that_is_not_conditional_takes_no_labels() -> None:
-    model, (x, eps, y) = make(classes=0), batch()
+    model, (x, eps, y), rng = make(classes=0), batch(), np.random.default_rng(0)
     calls = [
         lambda: model.encode(x, y), lambda: model.decode(eps, y), lambda: model.rows_loss(x, eps, y),
-        lambda: model.loss_and_grad(x, eps, y=y), lambda: tinyvae.log_likelihood(model, x, 2, np.random.default_rng(0), y=y),
+        lambda: model.loss_and_grad(x, eps, y=y), lambda: tinyvae.log_likelihood(model, x, 2, rng, y=y),
     ]  # fmt: skip
     for call in calls:
         with pytest.raises(ValueError, match="is not conditional"):

@@ -9,9 +9,9 @@ import numpy as np
 
 from benchmarks.agreement import EPS, DisagreementError
 from benchmarks.shapes import LR, SCALE, Given, Shape
-from tinyvae.backend import Array, to_host
+from tinyvae.backend import to_host
 from tinyvae.model.vae import VAE
-from tinyvae.training.batches import Batches
+from tinyvae.training.batches import Batch, Batches
 from tinyvae.training.config import Config
 from tinyvae.training.data import Dataset
 from tinyvae.training.metrics import Row
@@ -28,14 +28,14 @@ class GivenBatches(Batches):
     def sizes(self) -> list[int]:
         return [self.batch_size] * len(self.given)
 
-    def shuffled(self, seed: int, epoch: int, skip: int = 0) -> Iterator[tuple[Array, Array]]:
+    def shuffled(self, seed: int, epoch: int, skip: int = 0) -> Iterator[Batch]:
         asarray, kernels = self.model.backend.asarray, self.model.kernels
         for rows, eps, u in self.given:
             self.eps[...] = asarray(eps)
             kernels.gather(self.data, asarray(rows), self.scale, x=self.x, raw=self.raw)
             if self.dynamic:
                 kernels.binarize(self.x, asarray(u))
-            yield self.x, self.eps
+            yield Batch(self.x, self.eps, None)
 
 
 class Listener:
