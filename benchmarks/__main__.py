@@ -9,6 +9,7 @@ from benchmarks import check, kernels, machine, memory, report, scaling, step, t
 from benchmarks.agreement import DisagreementError
 from benchmarks.output import RESULTS, Table, check_writable, write_result
 from benchmarks.processes import ChildError
+from benchmarks.quality import command as quality
 from tinyvae.backend import cupy_problem
 from tinyvae.errors import TinyvaeError, UsageError
 
@@ -50,6 +51,8 @@ def parser() -> Parser:
             p.add_argument(
                 "--json", type=Path, metavar="FILE", help="where the numbers go (default: in benchmarks/results)"
             )
+    p = commands.add_parser("quality", help=quality.HELP, description=quality.__doc__, formatter_class=raw)
+    quality.add_options(p)
     p = commands.add_parser("report", help=report.HELP, description=report.__doc__, formatter_class=raw)
     report.add_options(p)
     return top
@@ -62,6 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
         if args.command == "report":
             report.run(args)
             return 0
+        if args.command == "quality":
+            return quality.run(args)
         check_device(args)
         return measure(args)
     except (DisagreementError, ChildError, OSError) as error:

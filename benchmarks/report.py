@@ -1,4 +1,4 @@
-"""Write the tables of benchmarks/README.md and its pictures, from the JSON files alone."""
+"""Write the tables of benchmarks/README.md and its pictures, and QUALITY.md, from the JSON files alone."""
 
 import argparse
 import json
@@ -8,6 +8,7 @@ from typing import Any
 
 from benchmarks import kernels, memory, plots, scaling, step, train
 from benchmarks.output import PARTIAL, RESULTS
+from benchmarks.quality import page
 from tinyvae.errors import UsageError
 
 HELP = "write the tables of benchmarks/README.md and the pictures, from the stored results"
@@ -30,7 +31,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Replace what stands between the markers; figures go to the folder `figures` beside the file."""
-    found = [read(path) for path in sorted(args.results.glob("*.json"))]
+    quality = set(args.results.glob("quality-*.json"))
+    found = [read(path) for path in sorted(set(args.results.glob("*.json")) - quality)]
     documents = [(stem, document) for stem, document in found if "--quick" not in document["arguments"]]
     text = args.readme.read_text(encoding="utf-8") if args.readme.is_file() else ""
     before, begin, rest = text.partition(BEGIN)
@@ -45,6 +47,9 @@ def run(args: argparse.Namespace) -> None:
             print(f"ignored: {stem}.json (--quick: a first look)")
     for path in sorted(args.results.glob(f"*{PARTIAL}")):
         print(f"ignored: {path.name} (its run did not come to an end)")
+    if quality:
+        sheet = args.readme.with_name("QUALITY.md")
+        print(f"{sheet}: {page.write(args.results, sheet, args.readme.parent / 'figures' / 'quality')} parts")
 
 
 def read(path: Path) -> tuple[str, dict[str, Any]]:

@@ -9,7 +9,7 @@ import os
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy is loaded: the tests run side by side, one per core
 
-from hypothesis import settings  # noqa: E402 - the line above must come first
+from hypothesis import settings
 
 settings.register_profile("ci", settings.get_profile("ci"), max_examples=100)  # derandomized, no deadline
 settings.register_profile("dev", deadline=None, max_examples=100)
