@@ -121,10 +121,10 @@ def test_other_data_is_compared_with_the_runs_own(runs: Path, here: Path, capsys
 
 
 def test_labels_that_are_no_classes_have_no_auroc(runs: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name, count in [("one", 1), ("many", 80)]:
+    for name, count in [("one", "1 label"), ("many", "80 different labels")]:
         out, rows = scored(capsys, runs / "digits", runs / f"{name}.npz", "--samples", "1")
-        assert f"{count} different labels: no AUROC of each" in out
-        assert rows[-1]["label"] == str(count - 1)
+        assert f"{count}: no AUROC of each" in out
+        assert rows[-1]["label"] == str(int(count.split()[0]) - 1)
 
 
 def test_a_conditional_run_uses_the_labels(runs: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,3 +174,43 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert err.count("\n") == 1
     assert re.search(words, err), err
     assert list(here.iterdir()) == []
+
+
+def test_rows_far_beyond_the_data_are_anomalies_and_not_errors(
+    runs: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    np.save("own.npy", rng.standard_normal((60, 5)))
+    argv = [
+        "train",
+        "--data",
+        "own.npy",
+        "--likelihood",
+        "gaussian",
+        "--hidden",
+        "8",
+        "--latent",
+        "2",
+        "--epochs",
+        "60",
+    ]
+    assert run(*[*argv, "--no-figures", "--quiet", "--backend", "numpy", "--out", "wide"]) == 0
+    x = rng.standard_normal((6, 5))
+    x[2], x[4] = 1e6, 1e25
+    np.savez("far.npz", x=x, y=np.arange(6) % 2)
+    for score in ("elbo", "likelihood"):
+        _, rows = scored(capsys, here / "wide", "far.npz", "--score", score)
+        assert [row["is_anomaly"] for row in rows if row["row"] in ("2", "4")] == ["1", "1"]
+        assert all(float(row["score"]) > 0 or np.isfinite(float(row["score"])) for row in rows)
+    x[4] = 1e300
+    np.savez("far.npz", x=x)
+    capsys.readouterr()
+    assert run("anomaly", "wide", "far.npz", "--out", "a.csv") == 1
+    assert "far.npz: the data holds NaN or infinite values" in capsys.readouterr().err
+
+
+def test_the_runs_own_file_is_known_by_any_path(runs: Path, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    np.save("own.npy", np.random.default_rng(0).uniform(0, 1, (60, 5)))
+    assert run("train", "--data", "own.npy", *TRAINED, "--out", "own") == 0
+    out, _ = scored(capsys, here / "own", "own.npy")
+    assert "against" not in out

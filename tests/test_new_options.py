@@ -9,6 +9,7 @@ import pytest
 from test_commands import metrics, run
 
 import tinyvae
+from tinyvae.commands import train
 from tinyvae.training import checkpoint as checkpoints
 from tinyvae.training.signals import StopRequest
 
@@ -36,6 +37,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(folder / "vectors.npy", rng.uniform(0, 1, (30, 9)).astype("f4"))
     np.savez(folder / "gaps.npz", x=rng.uniform(0, 1, (30, 9)).astype("f4"), y=np.arange(30) % 3 * 2)
     np.savez(folder / "negative.npz", x=rng.uniform(0, 1, (30, 9)).astype("f4"), y=np.arange(30) % 3 - 1)
+    np.savez(folder / "far.npz", x=rng.uniform(0, 1, (30, 9)).astype("f4"), y=np.arange(30) % 3 * 50_000)
+    np.savez(folder / "late.npz", x=rng.uniform(0, 1, (30, 9)).astype("f4"), y=np.append(np.zeros(29, int), -1))
+    np.savez(folder / "bool.npz", x=rng.uniform(0, 1, (30, 9)).astype("f4"), y=np.arange(30) % 2 == 0)
     return folder
 
 
@@ -116,11 +120,19 @@ WRONG = [
     (["--conditional", "--tied"], 2, "tied weights do not go with labels"),
     (["--conv", "4", "--likelihood", "gaussian", "--sigma", "predicted"], 2, "no output for a predicted sigma"),
     (["--data", "vectors.npy", "--conditional"], 1, "vectors: has no labels; --conditional needs y"),
-    (["--data", "negative.npz", "--conditional"], 1, "has labels below 0; --conditional needs y"),
+    (["--data", "late.npz", "--conditional"], 1, "late: has labels below 0"),
+    (["--data", "negative.npz", "--conditional"], 1, "has labels below 0; --conditional needs whole numbers from 0 on"),
     (["--data", "vectors.npy", "--leave-out", "1"], 1, "vectors: has no labels, so none can be left out"),
     (["--leave-out", "11"], 1, "digits: has no rows with label 11; its labels are 0, 1, 2"),
     (["--data", "gaps.npz", "--leave-out", "1"], 1, "its labels are 0, 2, 4"),
-    (["--leave-out", "-1"], 2, "--leave-out must be at least 0"),
+    (["--leave-out", "-1"], 1, "digits: has no rows with label -1; its labels are 0, 1, 2"),
+    (["--leave-out", "1", "--conditional"], 2, "--conditional does not go with --leave-out"),
+    (["--batch-norm", "--batch-size", "1"], 2, "--batch-norm needs the variance of a batch"),
+    (
+        ["--data", "far.npz", "--conditional"],
+        1,
+        "has 3 different labels, but they reach to 100000; number them from 0 to 2",
+    ),
     (["--importance", "3"], 2, "--importance is the number of draws of --objective iwae"),
     (["--objective", "iwae", "--importance", "0"], 2, "--importance must be at least 1, not 0"),
     (["--objective", "iwae", "--beta", "2"], 2, "--beta weighs the KL of the ELBO: leave it out with --objective iwae"),
@@ -194,3 +206,17 @@ def final_state(folder: Path) -> dict[str, bytes]:
     best = checkpoints.best_path(folder, checkpoints.read_checkpoint(last).run["state"]["best_epoch"])
     table = repr([{k: v for k, v in row.items() if k != "seconds"} for row in metrics(folder)])
     return {**{path.name: path.read_bytes() for path in (last, best)}, "metrics": table.encode()}
+
+
+def test_truth_values_are_labels_0_and_1(runs: Path, tmp_path: Path) -> None:
+    assert run(*ONCE, "--data", runs / "bool.npz", "--conditional", "--out", tmp_path / "run") == 0
+    assert tinyvae.load(tmp_path / "run").architecture.classes == 2
+
+
+def test_a_run_that_cannot_begin_leaves_no_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **options: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(train, "Trainer", fail)
+    assert run(*ONCE, "--out", tmp_path / "run") == 1
+    assert not (tmp_path / "run").exists()

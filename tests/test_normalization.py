@@ -149,7 +149,7 @@ def test_the_running_averages_follow_their_recursion_and_only_in_backward() -> N
         np.testing.assert_array_equal((norm.running_mean, norm.running_var), before)
         norm.backward(rng.standard_normal((rows, 3)))
         mean = 0.9 * mean + 0.1 * a.mean(axis=0)
-        var = 0.9 * var + 0.1 * (a.var(axis=0, ddof=1) if rows > 1 else 0)
+        var = 0.9 * var + 0.1 * a.var(axis=0, ddof=1) if rows > 1 else var  # one row knows nothing of it
         assert_within(norm.running_mean, mean, 20 * EPS * np.abs(a).max())
         assert_within(norm.running_var, var, 20 * EPS * (1 + np.abs(a).max() ** 2))
 

@@ -21,8 +21,8 @@ ABOUT = f"""\
 784-512-[d], grey MNIST, 10 epochs, seed 0. A softmax classifier (logistic regression) and {NEIGHBOURS} nearest
 neighbours learn from the posterior means of the 60,000 training rows, and label the 10,000 test rows; beside them the
 same on a PCA of the same size and on the raw pixels. The VAE has seen no label. Accuracies in %; their standard error
-by chance of the test rows is 0.3 at 90 % and 0.1 at 98 %. (`tinyvae embed RUN mnist --compare` prints these for one
-run.)"""
+by chance of the test rows is 0.3 at 90 % and 0.1 at 98 %. (`tinyvae embed RUN mnist --compare` prints
+such a table for one run.)"""
 PICTURES = {
     "latent": "Left: minus the test loss, the ELBO; higher is better. Right: accuracy of the two classifiers on the "
     "test digits, by the posterior means (blue), by PCA (orange) and by all 784 pixels (grey)."

@@ -21,9 +21,11 @@ Written by `python -m benchmarks quality` from `benchmarks/results/quality-*.jso
 with MNIST's four files, or where to download them to. One part alone: `--parts NAME`. Runs are kept in `runs/quality`
 and used again; what was stopped goes on where it was. How fast training is stands in [README.md](README.md).
 
-All losses are in nats for each datum, on the test set (of MNIST: 10,000 digits): loss = nll + beta kl, one draw of z
-for each row. Ten epochs are a short training, and a comparison after ten epochs is just that. Every run has one seed
-unless said. What helps nothing is shown just the same."""
+All losses are in nats for each datum, on the test set (of MNIST: 10,000 digits): loss = nll + beta kl, or minus the
+importance-weighted bound where that is the objective; one draw of z for each row. Ten epochs are a short training, and
+a comparison after ten epochs is just that. Every run has one seed unless said. Where seeds are mentioned, the range of
+three is a rough yardstick and no test. What helps nothing is shown just the same. The sentences below the pictures were
+written by hand, after a look at them."""
 
 
 def path_of(results: Path, part: str) -> Path:

@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     trained = loading.open_run(args)
     rows = loading.rows_of(args, trained)
     dataset = trained.dataset(args.data_dir)  # without the rows of a label that was left out
-    parts = ("train",) if args.data == trained.config.data else ("train", "test")
+    parts = ("train",) if loading.is_own_data(args, trained) else ("train", "test")
     own = {part: _own_rows(dataset, part, trained.config) for part in parts}
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -123,7 +123,7 @@ def _write(path: Path, scores: np.ndarray, flagged: np.ndarray, y: np.ndarray | 
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["row", "score", "is_anomaly", *([] if y is None else ["label"])])
     for i, (score, flag) in enumerate(zip(scores.tolist(), flagged.tolist(), strict=True)):
-        table.writerow([i, f"{score:.6g}", int(flag), *([] if y is None else [int(y[i])])])
+        table.writerow([i, score, int(flag), *([] if y is None else [int(y[i])])])
     try:
         write_text(path, text.getvalue())
     except OSError as error:
@@ -163,7 +163,8 @@ def _print_labels(
 ) -> None:
     labels, left_out = np.unique(y), trained.config.leave_out
     if not 1 < len(labels) <= LABELS:
-        console.print(f"{len(labels):,} different labels: no AUROC of each (from 2 to {LABELS} have one)")
+        count = "1 label" if len(labels) == 1 else f"{len(labels):,} different labels"
+        console.print(f"{count}: no AUROC of each (from 2 to {LABELS} have one)")
         return
     console.print("AUROC of each label against the rest:")
     table = Table(box=None, pad_edge=False)

@@ -44,8 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All options."""
     loading.add_arguments(parser)
     parser.add_argument(
-        "--labels", type=int, nargs="+", default=list(LABELS), metavar="N",
-        help=f"how many real rows with labels, one experiment each (default: {' '.join(map(str, LABELS))})",
+        "--labels", type=int, nargs="+", metavar="N",
+        help=f"how many real rows with labels, one experiment each (default: {' '.join(map(str, LABELS))}, as far as "
+        "the data has them)",
     )  # fmt: skip
     parser.add_argument(
         "--per-class", type=int, default=PER_CLASS, metavar="N",
@@ -72,11 +73,11 @@ def run(args: argparse.Namespace) -> int:
     dataset = trained.dataset(args.data_dir)
     if dataset.y_train is None or dataset.y_test is None:
         raise DataError(f"{dataset.name}: has no labels, but the run was trained with some")
+    args.labels = args.labels or [n for n in LABELS if _refusal(dataset.y_train, n) is None] or [LABELS[0]]
     for n in args.labels:
-        try:
-            balanced_rows(dataset.y_train, n, np.random.default_rng(0))  # whether they can be drawn
-        except ValueError as error:
-            raise UsageError(f"--labels {n}: {error}") from error
+        refusal = _refusal(dataset.y_train, n)
+        if refusal:
+            raise UsageError(f"--labels {n}: {refusal}")
     x, x_test = (run_rows(dataset, part, trained.config) for part in ("train", "test"))  # (rows, data) each
     binary = trained.config.binarize != "none" or dataset.is_binary()
     gains = []
@@ -93,6 +94,15 @@ def run(args: argparse.Namespace) -> int:
             gains.append(gain)
     _print(args, len(x_test), len(np.unique(dataset.y_train)), gains)
     return 0
+
+
+def _refusal(y: np.ndarray, n: int) -> str | None:
+    """Why n rows, as many of each class, cannot be drawn; None if they can."""
+    try:
+        balanced_rows(y, n, np.random.default_rng(0))
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _print(args: argparse.Namespace, rows: int, classes: int, gains: list[Gain]) -> None:

@@ -73,6 +73,9 @@ def run(args: argparse.Namespace) -> int:
 def _write(path: Path, trained: loading.Trained, rows: Rows) -> None:
     conditional = trained.model.architecture.classes > 0
     mu, logvar = trained.model.encode(rows.x, rows.y if conditional else None)
+    far = np.flatnonzero(~np.isfinite(to_host(mu)).all(axis=1) | ~np.isfinite(to_host(logvar)).all(axis=1))
+    if far.size:
+        raise DataError(f"{rows.name}: row {far[0]} is too far from the run's data: its mu or logvar is no number")
     arrays = {"mu": to_host(mu), "logvar": to_host(logvar), **({} if rows.y is None else {"y": rows.y})}
     try:
         if path.suffix == ".npz":
@@ -135,6 +138,5 @@ def _print(
     unknown = int(np.isin(rows.y, own.y_train, invert=True).sum())
     if unknown:
         console.print(f"note: {unknown:,} rows have labels that no training row has, so nothing gets these right")
-    same = Path(args.data).resolve() == Path(trained.config.data).resolve()  # a name is a path of nothing, and serves
-    if same and (args.part != "test" or Path(args.data).suffix):
+    if loading.is_own_data(args, trained) and (args.part != "test" or Path(args.data).suffix):
         console.print("note: the classifiers learned from some of these very rows, so the scores are too good")

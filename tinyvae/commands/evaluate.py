@@ -21,7 +21,8 @@ from tinyvae.training.run import is_cross_entropy
 
 SUMMARY = "loss, nll, kl, active units and log-likelihood of a run's test set"
 DESCRIPTION = """\
-Evaluate a run on its test set, in nats for each datum: loss = nll + beta * kl, active units (latent dimensions whose mu
+Evaluate a run on its test set, in nats for each datum: loss = nll + beta * kl (of an
+iwae run, minus that bound), active units (latent dimensions whose mu
 varies), and log p(x) by importance sampling with K samples of z for each datum (Burda et al. 2016): on average a
 lower bound, closer with larger K."""
 EXAMPLES = """\
@@ -59,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
         "rows": batches.rows,
         "beta": config.beta,
         "objective": config.objective,
+        "draws": config.draws(),  # of z for each datum in the importance-weighted bound; 0: the ELBO
+        "conditional": config.conditional,
         "loss": result.loss,
         "nll": result.nll,
         "kl": result.kl,
@@ -102,16 +105,21 @@ def _print_table(found: dict[str, Any], samples: int) -> None:
     table.add_column()
     table.add_column(justify="right")
     table.add_column()
+    draws = "one z" if found["draws"] == 0 else f"mean over {found['draws']} z"
     is_elbo = found["objective"] == "elbo"
     meaning = f"nll + {found['beta']:g} kl" if is_elbo else "minus the importance-weighted bound"
     table.add_row("loss", f"{found['loss']:.2f}", f"nats for each datum: {meaning}")
-    table.add_row("nll", f"{found['nll']:.2f}", "-log p(x|z), one z for each datum")
+    table.add_row("nll", f"{found['nll']:.2f}", f"-log p(x|z), {draws} for each datum")
     table.add_row("kl", f"{found['kl']:.2f}", "from q(z|x) to the prior")
     table.add_row("active units", str(found["active_units"]), f"of {found['latent_dim']} latent dimensions")
     if samples:
         error = found["log_likelihood_mc_se"]
         by_chance = "" if error is None else f", of the sampling {error:.3f}"
-        table.add_row("log p(x)", f"{found['log_likelihood']:.2f}", f"importance sampling, K = {samples}")
+        table.add_row(
+            "log p(x|y)" if found["conditional"] else "log p(x)",
+            f"{found['log_likelihood']:.2f}",
+            f"importance sampling, K = {samples}",
+        )
         table.add_row("", f"+- {found['log_likelihood_se']:.2f}", f"standard error over the data{by_chance}")
     console = Console(highlight=False, soft_wrap=True, emoji=False)
     console.print(f"{found['run']} after epoch {found['epoch']}, on {found['rows']:,} test rows", markup=False)

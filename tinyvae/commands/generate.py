@@ -12,6 +12,7 @@ from tinyvae.model.steering import PATHS, every_label, interpolate
 from tinyvae.model.vae import VAE
 from tinyvae.training import streams
 from tinyvae.training.files import write_atomically
+from tinyvae.uses.run_rows import as_trained
 
 SUMMARY = "samples, interpolations, other labels and the latent plane, as a picture or as numbers"
 DESCRIPTION = """\
@@ -150,7 +151,8 @@ def _test_rows(
         if not 0 <= i <= last:
             raise UsageError(f"{option} needs test rows from 0 to {last}, not {i}")
     known = trained.model.architecture.classes and dataset.y_test is not None
-    return dataset.values(dataset.x_test[rows]), dataset.y_test[rows] if known and dataset.y_test is not None else None
+    x = as_trained(dataset.x_test, dataset.scale, trained.config)  # (test rows, data)
+    return x[rows], dataset.y_test[rows] if known and dataset.y_test is not None else None
 
 
 def _write_npy(path: Path, x: np.ndarray) -> None:

@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run_dir", metavar="RUN", type=Path, help="a run directory, made by tinyvae train")
     which = "the parameters of the last epoch, or of the one with the best test loss (default: last)"
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help=which)
-    parser.add_argument("--data-dir", metavar="DIR", help="where the run's data lies, if not where it was in training")
+    parser.add_argument("--data-dir", metavar="DIR", help="where published data lies, if not where the run found it")
     parser.add_argument(
         "--backend", choices=BACKENDS, default="auto", help="default: auto: cupy where it works, else numpy"
     )
@@ -88,11 +88,19 @@ def rows_of(args: argparse.Namespace, trained: Trained) -> Rows:
                 raise ValueError(f"the data lies in [{x.min():g}, {x.max():g}], but the run binarized data in [0, 1]")
             level = 0.5 if trained.config.binarize == "threshold" else _uniform(trained, x.shape)
             x = (x >= level).astype(np.float64) if isinstance(level, float) else (level < x).astype(np.float64)
-        architecture.check_support(float(x.min()), float(x.max()))
+        with np.errstate(over="ignore"):  # what is too large for the model's precision becomes infinite, and is refused
+            narrow = x.astype(trained.model.dtype)
+        architecture.check_support(float(narrow.min()), float(narrow.max()))
         architecture.check_labels(rows.y if architecture.classes else None, len(x))
     except ValueError as error:
         raise DataError(f"{rows.name}: {error}") from error
     return Rows(rows.name, x, rows.y, rows.image_shape)
+
+
+def is_own_data(args: argparse.Namespace, trained: Trained) -> bool:
+    """DATA is the very data set of the run: by its name, or as the same file."""
+    name, own = args.data, trained.config.data
+    return name == own or (Path(name).suffix != "" and Path(name).resolve() == Path(own).resolve())
 
 
 def _uniform(trained: Trained, shape: tuple[int, ...]) -> np.ndarray:

@@ -25,7 +25,8 @@ DESCRIPTION = """\
 Train a variational autoencoder. Without arguments: on the 1,797 small digits that ship with tinyvae, in seconds.
 
 The run directory (--out) then holds config.json, metrics.csv, checkpoints/ and figures/. Ctrl-C finishes the step,
-saves, and says how to go on. All losses are in nats for each datum: loss = nll + beta * kl."""
+saves, and says how to go on. All losses are in nats for each datum: loss = nll + beta * kl
+(with --objective iwae, minus that bound)."""
 EXAMPLES = """\
 examples:
   tinyvae train
@@ -50,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     names = "|".join(data.NAMES)
     option(g, "--data", f"{names}|PATH: a .npy file, or a .npz file with x and optionally y; x is (rows, columns), or "
            "(rows, height, width) for images. two-gaussians:N has N points (100). Default: digits", metavar="NAME|PATH")
-    option(g, "--data-dir", "where published data sets lie or are downloaded to (default: your cache directory)",
-           metavar="DIR")
+    option(g, "--data-dir", "where published data sets lie or are downloaded to; a folder mnist in it counts for "
+           "mnist, and so on (default: your cache directory)", metavar="DIR")
     option(g, "--leave-out", "train and test without the rows of this label (see tinyvae anomaly)",
            type=int, metavar="LABEL")
     option(g, "--binarize", "grey pixels to black and white: threshold at 1/2 once, or dynamic: drawn anew with the "
@@ -181,7 +182,11 @@ class Session:
         path = Path(out) if out else default_out(dataset)
         run = Run.create(path, config, model)
         describe(config, dataset, model, path, reporter)
-        return cls(config, dataset, dataset.digest(config.conditional), model, run, reporter)
+        try:
+            return cls(config, dataset, dataset.digest(config.conditional), model, run, reporter)
+        except BaseException:
+            run.abandon()  # not enough memory, say: the directory is free for another try
+            raise
 
     @classmethod
     def resumed(cls, path: Path, options: dict[str, Any], reporter: Reporter) -> "Session":

@@ -35,9 +35,10 @@ def log_likelihood(model: VAE, x: Any, samples: int, rng: Any, progress: Any = N
 
     x (rows, data), K = `samples`, rng a NumPy generator on any backend, y (rows,) a conditional model's labels;
     `progress(rows done)` is called now and then.
-    The estimate lies below log p(x) on average and rises with K; at K = 1 it is the ELBO. A few rows at a time, and the
-    sum of the weights is kept relative to the largest so far, so nothing overflows and memory does not grow with K.
-    The standard error is that of log of the mean weight: std(w) / (mean(w) sqrt(K)).
+    The estimate lies below log p(x) on average and rises with K; at K = 1 it is the ELBO. A few rows at a time, and
+    the sum of the weights is kept relative to the largest so far, so nothing overflows and memory does not grow with K.
+    The standard error is that of log of the mean weight: std(w) / (mean(w) sqrt(K)). A row so far from the data that
+    its numbers leave the range of floating point gets -infinity.
 
     Raises ValueError if samples < 1, or for labels that do not fit.
     """
@@ -48,7 +49,8 @@ def log_likelihood(model: VAE, x: Any, samples: int, rng: Any, progress: Any = N
     log_p, error = np.empty(len(x)), np.empty(len(x))
     for start in range(0, len(x), CHUNK):
         rows = slice(start, start + CHUNK)
-        log_p[rows], error[rows] = _chunk(model, x[rows], samples, rng, None if y is None else y[rows])
+        with np.errstate(all="ignore"):  # what overflows is looked at in the end
+            log_p[rows], error[rows] = _chunk(model, x[rows], samples, rng, None if y is None else y[rows])
         if progress is not None:
             progress(min(start + CHUNK, len(x)))
     return LogLikelihood(log_p, error)
@@ -74,4 +76,5 @@ def _chunk(model: VAE, x: Any, samples: int, rng: Any, y: Any) -> tuple[np.ndarr
     log_p = largest + xp.log(total / samples)
     spread = xp.maximum(squares - total * total / samples, 0) / max(samples - 1, 1)  # the variance of w
     error = xp.sqrt(spread * samples) / total
+    log_p = xp.where(xp.isnan(log_p), -math.inf, log_p)  # its numbers have left the range of floating point
     return to_host(log_p), to_host(error) if samples > 1 else np.full(x.shape[0], math.nan)

@@ -24,7 +24,7 @@ def iwae_forward(model: VAE, x: Array, eps: Array, y: Array | None = None, train
     """
     xp, latent = model.backend.xp, model.architecture.latent_dim
     n, k = eps.shape[:2]
-    model.reserve(n * k)
+    model.reserve(n, draws=k)
     model.head = model.run(model.encoder, x, y, training)  # (batch, 2 latent)
     mu, logvar = model.head[:, :latent], model.head[:, latent:]  # (batch, latent) each
     model.kl = gaussian.kl_forward(mu, logvar)  # (batch, latent): for the record, the loss does not use it

@@ -145,9 +145,10 @@ class BatchNorm:
         da = backward(dy.reshape(shape), self.y.reshape(shape))
         dx, self.dscale[...], self.dshift[...] = normalization.batch_norm_backward(da, self.h, self.var, self.scale)
         rows = shape[0]
-        unbiased = self.var * (rows / max(rows - 1, 1))  # algorithm 2 of the paper
         self.running_mean[...] = normalization.running_average(self.running_mean, self.mean)
-        self.running_var[...] = normalization.running_average(self.running_var, unbiased)
+        if rows > 1:  # a single row knows nothing of the variance
+            unbiased = self.var * (rows / (rows - 1))  # algorithm 2 of the paper
+            self.running_var[...] = normalization.running_average(self.running_var, unbiased)
         return dx.reshape(dy.shape)
 
 

@@ -104,7 +104,7 @@ class VAE:
         elif self.architecture.sigma_value is not None:
             logvar = 2 * math.log(self.architecture.sigma_value)
             self.shared_logvar = self.backend.xp.full(1, logvar, dtype=self.dtype)  # (1,), fixed
-        self.rows = 0  # capacity of the buffers; they are made at the first batch
+        self.rows = self.decoder_rows = 0  # capacity of the buffers; they are made at the first batch
 
     # ------------------------------------------------------------------------------------------------ the derivation
 
@@ -318,19 +318,25 @@ class VAE:
         self.architecture.check_support(float(to_host(x.min())), float(to_host(x.max())))
         return x, eps, self._labels(y, x.shape[0])
 
-    def reserve(self, rows: int) -> None:
-        """Make the buffers, or larger ones; nothing to do in any step after the first."""
-        if rows <= self.rows:
+    def reserve(self, rows: int, draws: int = 1) -> None:
+        """Make the buffers, or larger ones; nothing to do in any step after the first.
+
+        The decoder's are for `draws` of z for each row.
+        """
+        if rows <= self.rows and rows * draws <= self.decoder_rows:
             return
+        encoder_rows = max(rows, self.rows)
+        rows = max(rows * draws, self.decoder_rows, encoder_rows)  # of the decoder, and of what it works on
         xp, dtype, latent = self.backend.xp, self.dtype, self.architecture.latent_dim
         widths = [layer.width for layer in (*self.encoder, *self.decoder)]
         self.work = self.backend.zeros(kernel_files.work_size(rows, max(widths)), dtype)
-        for layer in (*self.encoder, *self.decoder):
-            layer.allocate(xp, rows, self.work)
+        for layers, count in [(self.encoder, encoder_rows), (self.decoder, rows)]:
+            for layer in layers:
+                layer.allocate(xp, count, self.work)
         self._z = xp.empty((rows, latent), dtype=dtype)
         self._kl = xp.empty((rows, latent), dtype=dtype)
         self._dhead = xp.empty((rows, 2 * latent), dtype=dtype)
         self._dkl = xp.empty(latent, dtype=dtype)
         self._nll = xp.empty(rows, dtype=dtype)
         self._doutput = xp.empty((rows, widths[-1]), dtype=dtype)
-        self.rows = rows  # last, so that a failed allocation is tried again
+        self.rows, self.decoder_rows = encoder_rows, rows  # last, so that a failed allocation is tried again

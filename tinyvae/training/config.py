@@ -80,6 +80,10 @@ class Config:
         if self.tf32:
             self._check_tf32()
         self._check_objective()
+        if self.batch_norm and self.batch_size == 1:
+            raise ValueError("--batch-norm needs the variance of a batch: make --batch-size larger than 1")
+        if self.conditional and self.leave_out is not None:
+            raise ValueError("--conditional does not go with --leave-out: a label never seen is none to ask for")
 
     def _check_objective(self) -> None:
         """The importance-weighted bound has no KL term that could be weighted."""
@@ -169,7 +173,7 @@ _CHOICES = {
     "objective": OBJECTIVES,
 }
 _AT_LEAST: dict[str, int] = {
-    "leave_out": 0, "device": 0, "hidden": 1, "decoder_hidden": 1, "latent": 1, "conv": 1, "beta": 0,
+    "device": 0, "hidden": 1, "decoder_hidden": 1, "latent": 1, "conv": 1, "beta": 0,
     "beta_warmup": 0, "free_bits": 0, "importance": 1, "epochs": 1, "batch_size": 1, "accumulate": 1, "patience": 1,
     "seed": 0, "checkpoint_every": 1,
 }  # fmt: skip

@@ -63,7 +63,7 @@ def loss_curves(rows: list[Row]) -> Figure:
     for axes, name, title in zip(
         figure.subplots(1, 3),
         ("loss", "nll", "kl"),
-        ("loss = nll + beta kl", "nll: how badly x is rebuilt", "kl: what z may tell about x"),
+        ("loss: what is minimized", "nll: how badly x is rebuilt", "kl: what z may tell about x"),
         strict=True,
     ):
         for part, colour, style in [("train", TRAIN, "-"), ("test", TEST, "--")]:

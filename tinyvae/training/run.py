@@ -70,6 +70,13 @@ class Run:
         run.rows = read_table(path, checkpoint.run["state"]["epoch"])
         return run, checkpoint, problems
 
+    def abandon(self) -> None:
+        """Take back what `create` has made, where nothing else has been written yet."""
+        with suppress(OSError):
+            (self.path / "config.json").unlink()
+            (self.path / checkpoints.FOLDER).rmdir()
+            self.path.rmdir()
+
     def restore(self, trainer: Trainer, checkpoint: Checkpoint) -> str | None:
         """Put the checkpoint's parameters, moments and state into a fresh trainer; a line if the best epoch is lost."""
         model, asarray = trainer.model, trainer.model.backend.asarray
@@ -155,9 +162,8 @@ def load_data(config: Config, progress: Progress = lambda file: None) -> Dataset
     if folder is not None and path.suffix in (".npy", ".npz") and not path.exists():
         path = folder / path.name  # a user's file that has moved since
     dataset = load(str(path) if path.suffix else config.data, folder, config.seed, progress)
-    if config.conditional and (dataset.y_train is None or int(dataset.y_train.min()) < 0):
-        what = "has no labels" if dataset.y_train is None else "has labels below 0"
-        raise DataError(f"{dataset.name}: {what}; --conditional needs y, whole numbers from 0 on, for every row")
+    if config.conditional:
+        dataset.check_classes()
     if config.leave_out is not None:
         dataset = dataset.without(config.leave_out)
     if config.binarize == "none":

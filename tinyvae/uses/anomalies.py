@@ -30,6 +30,7 @@ def anomaly_scores(
     `progress(rows done)` is called now and then. -> (rows,), float64
 
     The weight of the KL is 1 whatever beta the model was trained with. See the top of this file for the two methods.
+    A row so far from the data that its numbers leave the range of floating point scores infinity.
 
     Raises ValueError for another method, for samples < 1, and for rows that the model cannot have made.
     """
@@ -41,6 +42,12 @@ def anomaly_scores(
     model.architecture.check_support(float(x.min()), float(x.max()))
     if method == "likelihood":
         return -log_likelihood(model, x, samples, rng, progress, y=y).log_p
+    with np.errstate(all="ignore"):  # what overflows ends as infinity or NaN, and is looked at here
+        scores = _minus_elbo(model, x, rng, samples, y, progress)  # (rows,)
+    return np.where(np.isnan(scores), np.inf, scores)
+
+
+def _minus_elbo(model: VAE, x: np.ndarray, rng: Any, samples: int, y: Any, progress: Any) -> np.ndarray:
     scores = np.zeros(len(x))  # (rows,)
     for start in range(0, len(x), CHUNK):
         rows = slice(start, start + CHUNK)

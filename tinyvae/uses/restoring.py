@@ -58,14 +58,16 @@ def fill_in(
     y         (rows,), the labels of a conditional model
     progress  `progress(rows done)` is called after every step, with fractions of rows
 
-    rng is a NumPy generator on any backend. Raises ValueError for steps or chains < 1, and for shapes that do not
-    match.
+    rng is a NumPy generator on any backend. Raises ValueError for steps or chains < 1, for shapes that do not
+    match, and for observed values that the likelihood does not allow.
     """
     x, observed = np.asarray(x, dtype=model.dtype), np.asarray(observed)
     if steps < 1 or chains < 1:
         raise ValueError(f"steps and chains must be at least 1, not {steps} and {chains}")
     if observed.shape != x.shape or observed.dtype != bool:
         raise ValueError(f"observed must be truth values of shape {x.shape}, not {observed.dtype} {observed.shape}")
+    if observed.any():
+        model.architecture.check_support(float(x[observed].min()), float(x[observed].max()))
     start = np.broadcast_to(np.asarray(start, dtype=model.dtype), x.shape)  # (rows, data)
     estimate, draw = np.empty_like(x), np.empty_like(x)  # (rows, data)
     for first in range(0, len(x), CHUNK):

@@ -18,7 +18,8 @@ DIGITS_TEST_FRACTION = 0.2
 def load(data: str, data_dir: Path | None = None, seed: int = 0, progress: Progress = lambda file: None) -> Dataset:
     """The data set called `data`: a name of NAMES, "two-gaussians:N", or the path of a .npy or .npz file.
 
-    data_dir  where published files are looked for and downloaded to (default: the user's cache directory)
+    data_dir  where published files are looked for and downloaded to (default: the user's cache directory); if it has a
+              folder of the data set's name, that one
     seed      draws the points of two-gaussians
     progress  makes a progress bar for a download, from the file's name
 
@@ -60,8 +61,8 @@ def two_gaussians(points: int, seed: int) -> Dataset:
 
 
 def _folder(name: str, data_dir: Path | None) -> Path:
-    if data_dir is not None:
-        return data_dir
+    if data_dir is not None:  # MNIST and Fashion-MNIST have files of the same names
+        return data_dir / name if (data_dir / name).is_dir() else data_dir
     import pooch  # only for the place where this system keeps caches
 
     return Path(pooch.os_cache("tinyvae")) / name

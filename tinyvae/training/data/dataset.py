@@ -52,6 +52,19 @@ class Dataset:
         assert self.y_test is not None
         return int(max(self.y_train.max(), self.y_test.max())) + 1
 
+    def check_classes(self) -> None:
+        """Raises DataError unless every row has a label, and these are whole numbers from 0 on, without wide gaps."""
+        if self.y_train is None or self.y_test is None:
+            raise DataError(
+                f"{self.name}: has no labels; --conditional needs y, whole numbers from 0 on, for every row"
+            )
+        y = np.unique(np.concatenate([self.y_train, self.y_test]))
+        if y[0] < 0:
+            raise DataError(f"{self.name}: has labels below 0; --conditional needs whole numbers from 0 on")
+        if self.classes() > 10 * len(y):
+            right = f"number them from 0 to {len(y) - 1}"
+            raise DataError(f"{self.name}: has {len(y)} different labels, but they reach to {y[-1]}; {right}")
+
     def without(self, label: int) -> "Dataset":
         """Without the rows of one label. Raises DataError if there are no labels, or no such rows, or few others."""
         if self.y_train is None or self.y_test is None:

@@ -41,7 +41,7 @@ def read_user_rows(path: Path) -> tuple[np.ndarray, np.ndarray | None, tuple[int
             raise DataError(f"{path}: x holds NaN or infinite values ({first}); remove these rows")
     if y is not None and (y.shape != (x.shape[0],) or y.dtype.kind not in "bui"):
         raise DataError(f"{path}: y must be {x.shape[0]} whole numbers, one for each row of x, not {y.dtype} {y.shape}")
-    return x, y, image_shape
+    return x, y if y is None or y.dtype != bool else y.astype(np.uint8), image_shape
 
 
 def _read(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
