@@ -44,7 +44,7 @@ def log_likelihood(model: VAE, x: Any, samples: int, rng: Any, progress: Any = N
     """
     if samples < 1:
         raise ValueError(f"samples must be at least 1, not {samples}")
-    y = y if y is None else np.asarray(y)
+    y = y if y is None or hasattr(y, "dtype") else np.asarray(y)
     model.architecture.check_labels(y, len(x))
     log_p, error = np.empty(len(x)), np.empty(len(x))
     for start in range(0, len(x), CHUNK):
