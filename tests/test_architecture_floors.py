@@ -12,8 +12,8 @@ PACKAGE = Path(tinyvae.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 # From the top. A floor may import itself and what stands below it.
 FLOORS = (
-    "commands", "sklearn", "recipes", "uses", "training", "checking", "model", "kernels", "ops", "backend", "blas",
-    "errors",
+    "commands", "sklearn", "recipes", "exercises", "uses", "training", "checking", "model", "kernels", "ops", "backend",
+    "blas", "errors",
 )  # fmt: skip
 FLOOR_OF_FILE = {"__init__.py": "commands", "__main__.py": "commands", "train.py": "commands"}
 FRAMEWORKS = {"torch", "jax", "jaxlib", "flax", "tensorflow", "keras", "autograd", "mxnet", "tinygrad", "theano"}

@@ -32,6 +32,7 @@ def main(argv: list[str] | None = None) -> int:
         doctor,
         embed,
         evaluate,
+        exercises,
         generate,
         gradcheck,
         recipes,
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"tinyvae {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (train, evaluate, generate, gradcheck, doctor, recipes, embed, augment, restore, anomaly):
+    for command in (train, evaluate, generate, gradcheck, doctor, recipes, exercises, embed, augment, restore, anomaly):
         name = command.__name__.rpartition(".")[2]
         subparser = subparsers.add_parser(
             name,

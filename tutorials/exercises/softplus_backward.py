@@ -1,0 +1,19 @@
+"""Exercise softplus-backward (medium): the softplus, backward, from its output.
+
+Write the function, then: python -m tinyvae exercises check softplus-backward
+The tutorial is tutorials/02_dense_layer.md; hints: python -m tinyvae exercises hint softplus-backward
+
+Forward: y = log(1 + e^a).
+dNAME is the gradient of the loss with respect to NAME, in its shape.
+"""
+
+import numpy as np
+
+from tinyvae.backend import Array
+
+EXERCISE = "softplus-backward"
+
+
+def softplus_backward(dy: Array, y: Array) -> Array:
+    """da = ?."""
+    raise NotImplementedError
