@@ -214,6 +214,14 @@ def test_an_error_nobody_foresaw_is_still_said_to_be_wrong_and_where() -> None:
         ("return np.random.random(mu.shape), mu", "two calls with the same arguments", ""),
         ("return dkl * muu, mu", "it stops with an error", ""),
         ("import sys; sys.exit(3)", "it stops with an error", ""),
+        ("raise KeyboardInterrupt", "it stops with an error", ""),
+        ("return 1, mu", "dmu has shape (); it must have shape", "a factor that is an array is missing"),
+        ("return {'dmu': mu, 'dlogvar': mu}", "it returns one value", "end it with: return dmu, dlogvar"),
+        ("return mu[:, None], mu", "dmu has shape", "or a [:, None] too much"),
+        ("return mu if mu > 0 else dkl, mu", "it stops with an error", "np.where decides for each"),
+        ("return mu^2, mu", "it stops with an error", "y**2"),
+        ("return mu + np.zeros((2, 99)), mu", "it stops with an error", "from the right"),
+        ("return mu @ np.zeros((99, 2)), mu", "it stops with an error", "the inner sizes are equal"),
         ("return kl_backward(dkl, mu, logvar)", "it calls itself without end", ""),
         ("return x @ 1", "it stops with an error", ""),
     ],
@@ -228,7 +236,8 @@ def test_each_way_of_going_wrong_has_a_line(tmp_path: Path, body: str, says: str
     assert look in failure.look
     if "error" in failure.says:
         assert failure.lines[0] == ("line 5", body)
-        assert failure.lines[1][0] in ("NameError", "SystemExit")
+        errors = ("NameError", "SystemExit", "KeyboardInterrupt", "ValueError", "TypeError")
+        assert failure.lines[1][0] in errors
 
 
 def test_a_buffer_that_is_handed_out_twice_and_float64_in_float32_are_found() -> None:
@@ -243,6 +252,46 @@ def test_a_buffer_that_is_handed_out_twice_and_float64_in_float32_are_found() ->
     wide = lambda dkl, mu, logvar: tuple(1.0 * np.float64(1) * r for r in kl_backward(dkl, mu, logvar))
     failure = failure_of("kl-backward", wide)
     assert failure.says == "dmu has dtype float64 where all arrays are float32"
+
+
+def test_shapes_that_are_swapped_or_broadcast_are_told() -> None:
+    order = lambda dy, x, W: (x.T @ dy, dy @ W.T, dy.sum(axis=0))
+    assert failure_of("dense-backward", order).look == "that is the shape of dW: are the two swapped?"
+    column = lambda x, W, b: x @ W + b[:, None] if len(x) == 1 else x @ W + b
+    assert failure_of("dense-forward", column).look.startswith("broadcasting made it larger")
+    assert failure_of("central-difference", lambda f, p, u, h: [[1.0]] * np.ones((1, 1))).look.startswith("one number")
+
+
+def test_the_number_of_columns_is_not_that_of_a_cotangent_with_one() -> None:
+    def mean(dbound: Any, log_w: Any) -> Any:
+        w = np.exp(log_w - log_w.max(axis=1, keepdims=True))
+        return dbound * w / w.sum(axis=1, keepdims=True) / log_w.shape[1]
+
+    assert failure_of("bound-backward", mean).look.startswith("a mean over the columns where a sum is meant")
+
+
+def test_what_does_not_vanish_with_the_cotangent_is_told_so() -> None:
+    failure = judge(task_of("tanh-backward"), lambda dy, y: dy + (1 - y * y)).failure
+    assert failure is not None
+    assert failure.look == "dy is 0 here and it is not: the chain rule multiplies all of it by dy"
+
+
+def test_other_outputs_that_are_wrong_are_named() -> None:
+    failure = failure_of("kl-backward", lambda dkl, mu, logvar: (-dkl * mu, dkl + logvar))
+    assert failure.lines[1] in (("also wrong", "dlogvar"), ("also wrong", "dmu"))
+
+
+def test_defaults_that_are_written_into_adam_are_found() -> None:
+    def fixed(p: Any, g: Any, m: Any, v: Any, t: int, lr: float, **_: float) -> Any:
+        return other_adam(p, g, m, v, t, lr)
+
+    assert "are arguments" in failure_of("adam-step", fixed).look
+
+
+def test_what_is_0_is_shown_as_0_and_not_as_the_oracles_rounding() -> None:
+    failure = judge(task_of("kl-backward"), lambda dkl, mu, logvar: (dkl * mu, dkl * (0.5 * np.exp(logvar)))).failure
+    assert failure is not None
+    assert "e-" not in failure.lines[-2][1]
 
 
 def test_what_the_function_prints_in_the_failing_case_is_kept() -> None:
@@ -446,6 +495,24 @@ def test_a_property_that_returns_its_verdict_or_never_asks_is_told_so() -> None:
         (lambda implementation, mu, logvar: None, "it never calls implementation"),
     ):
         assert says in failure_of("kl-is-never-negative", property_).says
+
+
+def test_a_property_without_an_assert_is_told_so_and_one_that_is_false_sees_what_came(tmp_path: Path) -> None:
+    path = tmp_path / "kl_is_never_negative.py"
+    head = "import numpy as np\n\n\ndef kl_is_never_negative(implementation, mu, logvar):\n    "
+    task = TASKS["kl-is-never-negative"]
+    for body, look, label in (
+        ("np.allclose(implementation(mu, logvar), 0)", "it asserts nothing", None),
+        ("np.testing.assert_array_less(-1, implementation(mu, logvar))", "what is wrong with it is told", None),
+        ("np.testing.assert_array_less(0.0, implementation(mu, logvar))", "is it true at all?", "it returned"),
+    ):
+        path.write_text(head + body + "\n")
+        failure = judge(task, load(path, task.solution), path, shrink=False).failure
+        assert failure is not None
+        assert look in failure.look
+        if label:
+            assert failure.lines[-1][0] == label
+            assert "Mismatched elements" in dict(failure.lines)["AssertionError"]
 
 
 def test_kl_at_least_0_alone_is_too_little_and_the_killed_ones_are_named() -> None:

@@ -222,3 +222,27 @@ def test_pytest_swaps_the_learners_file_in(tmp_path: Path, body: str, code: int)
     )  # fmt: skip
     assert done.returncode == code, done.stdout + done.stderr
     assert "1 passed" in done.stdout or "it is twice the right one" in done.stdout
+
+
+def test_commands_that_are_shown_can_be_pasted_and_the_next_exercise_is_named(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = catalogue.names()
+    place = names.index("kl-backward")
+    folder = here / "my own"
+    assert run("exercises", "start", "KL_backward.py", "--dir", str(folder)) == 0
+    assert f"check kl-backward --dir '{folder}'\n" in capsys.readouterr().out
+    assert run("exercises", "show", "kl-backward", "--dir", str(folder)) == 1
+    assert f"hint kl-backward --dir '{folder}';" in capsys.readouterr().err
+    write(folder, RIGHT, "kl_backward.py")
+    assert run("exercises", "check", "kl-backward", "--dir", str(folder)) == 0
+    out = capsys.readouterr().out
+    assert out.endswith(f"1 of {len(names)} done. Next: tinyvae exercises start {names[place + 1]} --dir '{folder}'\n")
+
+
+def test_what_a_file_writes_to_stderr_is_not_taken_for_a_fault_of_the_check(tmp_path: Path) -> None:
+    body = "    import os, sys\n    print('Traceback (most recent call last)', file=sys.stderr, flush=True)\n"
+    body += "    os._exit(3)\n"
+    _, failure = worker.check("kl-backward", write(tmp_path, body))
+    assert failure is not None
+    assert failure.says.startswith("the check ended with the process")

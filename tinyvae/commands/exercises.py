@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+import shlex
 from itertools import groupby
 from pathlib import Path
 
@@ -90,6 +91,15 @@ def _count(folder: Path) -> str:
     return f"{sum(1 for name in names if name in records and records[name].passed)} of {len(names)} done."
 
 
+def _next(folder: Path, exercise: Exercise) -> str:
+    """The first exercise after this one that has not passed."""
+    names, records = catalogue.names(), progress.read(folder)
+    place = names.index(exercise.name)
+    later = names[place + 1 :] + names[:place]
+    left = [name for name in later if name not in records or not records[name].passed]
+    return f" Next: tinyvae exercises start {left[0]}{_option(folder)}" if left else ""
+
+
 def _began(folder: Path, exercise: Exercise) -> bool:
     return (folder / exercise.file).exists()
 
@@ -113,7 +123,7 @@ def _start(console: Console, folder: Path, exercise: Exercise) -> int:
 
 
 def _option(folder: Path) -> str:
-    return "" if str(folder) == DIRECTORY else f" --dir {folder}"
+    return "" if str(folder) == DIRECTORY else f" --dir {shlex.quote(str(folder))}"
 
 
 def _check(console: Console, folder: Path, exercise: Exercise) -> int:
@@ -129,7 +139,7 @@ def _check(console: Console, folder: Path, exercise: Exercise) -> int:
     if failure is None:
         console.print(Text(f"\n{exercise.name} is done.", style="bold green"))
         console.print(f"The library's own: {exercise.place()}", markup=False)
-        console.print(_count(folder), markup=False)
+        console.print(f"{_count(folder)}{_next(folder, exercise)}", markup=False)
         return 0
     _tell(console, failure)
     if record.hints < len(exercise.hints):
@@ -175,7 +185,8 @@ def _show(console: Console, folder: Path, exercise: Exercise, now: bool) -> int:
     left = len(exercise.hints) - record.hints
     if left > 0 and not record.passed and not now:
         hints = "one hint is" if left == 1 else f"{left} hints are"
-        raise TinyvaeError(f"{hints} left: tinyvae exercises hint {exercise.name}; or show it with --now")
+        hint = f"tinyvae exercises hint {exercise.name}{_option(folder)}"
+        raise TinyvaeError(f"{hints} left: {hint}; or show it with --now")
     _update(folder, exercise, shown=not record.passed)
     source = inspect.getsource(exercise.function())
     console.print(Syntax("", "python", theme="ansi_dark").highlight(source))  # in the terminal's own colours

@@ -4,7 +4,7 @@ The texts and the stubs that a learner starts from lie in the repository, in `tu
 them. What judges an answer is here:
 
     task        what an exercise is made of: properties, expected answers, typical mistakes
-    tasks       all of them, from functions_*.py (write the function) and bugs_*.py (write the property)
+    tasks       all of them, from functions_*.py (write the function) and bugs.py (write the property)
     drawing     the inputs, drawn by Hypothesis from coarse grids, so that a counter-example is short to read
     oracles     expected answers: finite differences, sums by math.fsum
     judge       runs the properties on an implementation, one failure at a time, as small as it gets

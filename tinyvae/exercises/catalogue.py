@@ -68,7 +68,7 @@ def file_of(name: str) -> str:
 
 
 def names() -> tuple[str, ...]:
-    """All exercises, by tutorial and then from easy to hard.
+    """All exercises, by tutorial, then from easy to hard, then forwards before backwards.
 
     Raises TinyvaeError where tinyvae is not run from a copy of its repository.
     """
@@ -78,13 +78,14 @@ def names() -> tuple[str, ...]:
             'and there: python -m pip install -e ".[test]"'
         )
     found = [_load(path) for path in FOLDER.glob("*.toml")]
-    return tuple(e.name for e in sorted(found, key=lambda e: (e.tutorial, e.kind, GRADES.index(e.grade), e.name)))
+    order = lambda e: (e.tutorial, e.kind, GRADES.index(e.grade), e.name.endswith("backward"), e.name)
+    return tuple(e.name for e in sorted(found, key=order))
 
 
 def load(name: str) -> Exercise:
     """The exercise called `name` (or of that file name). Raises UsageError, naming those that are spelled alike."""
     known = names()
-    name = name.removesuffix(".py").replace("_", "-")
+    name = name.removesuffix(".py").replace("_", "-").lower()
     if name not in known:
         alike = get_close_matches(name, known)
         meant = f"did you mean {' or '.join(alike)}?" if alike else "see: tinyvae exercises list"

@@ -102,7 +102,7 @@ ELBO = FunctionTask(
                 _elbo(kl_s=0.0)),
         Mistake("a half is missing in what comes to logvar through z: sigma = e^(logvar / 2)", _elbo(z_s=2.0)),
         Mistake("a half is missing in what comes to logvar from the KL: (e^logvar - 1) / 2", _elbo(kl_s=2.0)),
-        Mistake("dmu and dlogvar are put together in the wrong order: as mu and logvar were cut apart", _elbo(swap=1.0)),
+        Mistake("dmu and dlogvar stand in the wrong order: first the half of mu, then that of logvar", _elbo(swap=1.0)),
         Mistake("the path from z to logvar is missing: dlogvar has two parts, from z and from the KL", _elbo(z_s=0.0)),
         Mistake("the path from z to mu is missing: dmu has two parts, from z and from the KL", _elbo(z_mu=0.0)),
         Mistake("the KL's part is not divided by the number of rows", _elbo(kl_n=1.0)),

@@ -278,8 +278,6 @@ BATCH_NORM_BACKWARD = FunctionTask(
                 _batch_norm(lambda dy, h, r, scale: scale * r * (dy - dy.mean(axis=0) + h * (dy * h).mean(axis=0)))),
         Mistake("the factor r = 1 / sqrt(v + EPSILON) is missing",
                 _batch_norm(lambda dy, h, r, scale: scale * (dy - dy.mean(axis=0) - h * (dy * h).mean(axis=0)))),
-        Mistake("it is multiplied by sqrt(v + EPSILON), where r = 1 / sqrt(v + EPSILON) is meant",
-                _batch_norm(lambda dy, h, r, scale: scale / r * (dy - dy.mean(axis=0) - h * (dy * h).mean(axis=0)))),
         Mistake("EPSILON is missing in r = 1 / sqrt(v + EPSILON)", lambda dy, h, v, scale: (
             scale / np.sqrt(v) * (dy - dy.mean(axis=0) - h * (dy * h).mean(axis=0)), (dy * h).sum(axis=0),
             dy.sum(axis=0))),

@@ -61,6 +61,11 @@ def _adam(step: Callable[..., Any], m: float = 0.9, v: float = 0.999) -> Callabl
     return lambda p, g, m, v, t, lr, **_: wrong(p, g, m, v, t, lr)
 
 
+def _epsilon_outside(p: Any, g: Any, m: Any, v: Any, t: int, lr: float, **_: Any) -> Any:
+    moved, m, v = _adam(lambda m, v, t: m / (1 - 0.9**t) / np.sqrt(v / (1 - 0.999**t)))(p, g, m, v, t, lr)
+    return moved + 1e-8, m, v
+
+
 def _corrected(p: Any, g: Any, m: Any, v: Any, t: int, lr: float, **_: Any) -> Any:
     p, m, v = adam.adam_step(p, g, m, v, t, lr)
     return p, m / (1 - 0.9**t), v / (1 - 0.999**t)
@@ -75,6 +80,8 @@ ADAM = FunctionTask(
                  look="beta1, beta2 and epsilon are arguments: are 0.9, 0.999 or 1e-8 written somewhere instead?"),
     ),
     (
+        Mistake("beta1, beta2 and epsilon are arguments: are 0.9, 0.999 or 1e-8 written somewhere instead?",
+                lambda p, g, m, v, t, lr, **_: adam.adam_step(p, g, m, v, t, lr)),
         Mistake("the bias correction is missing: m / (1 - beta1^t) and v / (1 - beta2^t)",
                 _adam(lambda m, v, t: m / (np.sqrt(v) + 1e-8))),
         Mistake("epsilon stands inside the square root; it is added to the root",
@@ -87,12 +94,11 @@ ADAM = FunctionTask(
                 _adam(lambda m, v, t: m / (np.sqrt(v / (1 - 0.999**t)) + 1e-8))),
         Mistake("only m is corrected: v / (1 - beta2^t) too",
                 _adam(lambda m, v, t: m / (1 - 0.9**t) / (np.sqrt(v) + 1e-8))),
-        Mistake("epsilon is not under the fraction: brackets around sqrt(v^) + epsilon", lambda p, g, m, v, t, lr, **_: (
-            _adam(lambda m, v, t: m / (1 - 0.9**t) / np.sqrt(v / (1 - 0.999**t)))(p, g, m, v, t, lr)[0] + 1e-8, m, v)),
+        Mistake("epsilon is added to the fraction: brackets around sqrt(v^) + epsilon", _epsilon_outside),
         Mistake("the step is not multiplied by lr", lambda p, g, m, v, t, lr, **_: adam.adam_step(
             p, g, m, v, t, 1.0)),
         Mistake("that is the step itself; the new p is wanted", lambda p, g, m, v, t, lr, **_: (
-            p - adam.adam_step(p, g, m, v, t, lr)[0], m, v)),
+            p - adam.adam_step(p, g, m, v, t, lr)[0], *adam.adam_step(p, g, m, v, t, lr)[1:])),
         Mistake("beta and 1 - beta have changed places: the old mean keeps the weight beta",
                 _adam(lambda m, v, t: m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8), 0.1, 0.001)),
         Mistake("t beta stands where beta^t should: ** and not *", _adam(

@@ -97,7 +97,8 @@ def _property_holds(
         for i, (name, value, answer) in enumerate(zip(task.outputs, got, answers, strict=True)):
             if not right(value, answer):
                 above = case.get(task.cotangent)
-                wrong[:], stays[:] = [i], [above is not None and not np.any(above) and bool(np.any(value))]
+                stays[:] = [above is not None and not np.any(above) and bool(np.all(np.isfinite(value)))]
+                wrong[:] = [i]
                 pair = shown(_rounded(answer)), shown(value + 0.0)  # + 0.0: no -0
                 if pair[0] == pair[1]:
                     pair = shown(answer.value, 17), shown(value, 17)
@@ -112,7 +113,9 @@ def _property_holds(
     if not look and stays[0]:
         look = f"{task.cotangent} is 0 here and it is not: the chain rule multiplies all of it by {task.cotangent}"
     look = look or prop.look or _unexplained(failure, seen, wrong[0])
-    return Failure(failure.says, (("must hold", prop.says), *failure.lines), look, failure.printed)
+    also = [name for i, name in enumerate(task.outputs) if i != wrong[0] and _goes_wrong(seen, i)]
+    lines = (("must hold", prop.says), *([("also wrong", ", ".join(also))] if also else []), *failure.lines)
+    return Failure(failure.says, lines, look, failure.printed)
 
 
 def _rounded(answer: Answer) -> np.ndarray:
@@ -134,6 +137,11 @@ def _seen(task: FunctionTask, prop: Property, function: Callable[..., Any], path
 
     search(prop.cases, body, CASES, shrink=False)
     return seen
+
+
+def _goes_wrong(seen: list[Seen], output: int) -> bool:
+    """Output number `output` is wrong in some case."""
+    return not all(right(s.got[output], s.answers[output]) for s in seen)
 
 
 def _unexplained(failure: Failure, seen: list[Seen], output: int) -> str:
@@ -192,9 +200,7 @@ def _check_array(name: str, value: Any, shapes: dict[str, tuple[int, ...]], argu
         value = np.asarray(value)  # one number, where more are wanted
     if not isinstance(value, np.ndarray | np.generic):
         kind = type(value).__name__
-        raise fail(
-            f"{name} is no array, but of type {kind}", look="NumPy's functions return arrays; np.array makes one"
-        )
+        raise fail(f"{name} is a {kind} and no array", look="NumPy's functions return arrays; np.array makes one")
     if np.shape(value) != shape:
         raise fail(f"{name} has shape {np.shape(value)}; it must have shape {shape}", *shown_arguments(arguments),
                    look=about_shape(shape, np.shape(value), arguments, shapes))  # fmt: skip
@@ -245,7 +251,8 @@ def _holds_for_truth(task: PropertyTask, function: Callable[..., Any], path: Pat
     calls: list[Any] = []  # what they returned
 
     def implementation(*arguments: Any, **named: Any) -> Any:
-        calls.append(task.truth(*arguments, **named))
+        calls.append(())
+        calls[-1] = task.truth(*arguments, **named)
         return calls[-1]
 
     try:

@@ -39,16 +39,17 @@ def check(name: str, path: Path, limit: float = LIMIT) -> tuple[tuple[str, ...],
         result = Path(folder) / "result.json"
         command = [sys.executable, "-m", "tinyvae.exercises.worker", name, str(path), str(result), str(limit)]
         environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "HYPOTHESIS_STORAGE_DIRECTORY": folder}
-        errors = ""
+        errors, code = "", None
         with contextlib.suppress(subprocess.TimeoutExpired):
-            errors = subprocess.run(
+            done = subprocess.run(
                 command, env=environment, timeout=limit + GRACE, stdin=subprocess.DEVNULL, check=False, text=True,
                 stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, errors="replace",
-            ).stderr  # fmt: skip
+            )  # fmt: skip
+            errors, code = done.stderr, done.returncode
         if result.exists():
             content = json.loads(result.read_text(encoding="utf-8"))
             return tuple(content["holds"]), _failure(content["failure"])
-        if "Traceback (most recent call last)" in errors:
+        if code == 1 and "Traceback (most recent call last)" in errors:  # Python's own code for that
             raise RuntimeError(f"the check itself is at fault:\n{errors}")
         return (), _ended(path, Path(f"{result}.stack"), limit)
 
