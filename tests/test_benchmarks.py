@@ -16,18 +16,8 @@ from fake_cupy import FakeCupy
 from fake_cupy import fake_cupy_fixture as fake_cupy_fixture
 
 import tinyvae
-from tinyvae.kernels import numpy_fused
-from tinyvae.training import data
-from tinyvae.training.data import Dataset
-from tinyvae.training.graph_step import GraphStep
-from tinyvae.training.metrics import Row
-from tinyvae.training.trainer import RunState
-
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))  # the benchmarks are beside the package, not in it
-
-from benchmarks import __main__ as cli  # noqa: E402
-from benchmarks import (  # noqa: E402
+from benchmarks import __main__ as cli
+from benchmarks import (
     agreement,
     candidates,
     kernels,
@@ -41,11 +31,18 @@ from benchmarks import (  # noqa: E402
     step,
     train,
 )
-from benchmarks.candidates import ours, products  # noqa: E402
-from benchmarks.output import Table  # noqa: E402
-from benchmarks.rounds import exponent, ratio, summary  # noqa: E402
-from benchmarks.shapes import SHAPES, TINY, given_batches  # noqa: E402
+from benchmarks.candidates import ours, products
+from benchmarks.output import Table
+from benchmarks.rounds import exponent, ratio, summary
+from benchmarks.shapes import SHAPES, TINY, given_batches
+from tinyvae.kernels import numpy_fused
+from tinyvae.training import data
+from tinyvae.training.data import Dataset
+from tinyvae.training.graph_step import GraphStep
+from tinyvae.training.metrics import Row
+from tinyvae.training.trainer import RunState
 
+ROOT = Path(__file__).parent.parent
 EACH_TINY = pytest.mark.parametrize("shape", TINY, ids=lambda shape: shape.name)
 OURS_ALONE = ["--candidates", "tinyvae", "tinyvae numpy"]
 

@@ -97,7 +97,7 @@ def check_against_the_loop(fake: FakeCupy, patch: pytest.MonkeyPatch) -> None:
         def standard_normal(self, out: Any, dtype: Any) -> None:
             out[...] = fake.asarray(noise.pop(0)[: out.shape[0]])
 
-    heard(graph).batch = batch  # type: ignore[method-assign]
+    heard(graph).batch = batch  # type: ignore[method-assign]  # a listener that looks on
     graph.run()
     assert len(noise) == 2 * BATCHES
     patch.setattr(loop, "evaluate_test", lambda: graph.evaluate_test())  # without drawing noise
@@ -278,7 +278,7 @@ def spoil_update(trainer: Trainer, at: int) -> None:
         schedule[at - 1, 1] = np.inf
         return schedule
 
-    trainer._schedule = wrong  # type: ignore[method-assign]
+    trainer._schedule = wrong  # type: ignore[method-assign]  # the planted fault
 
 
 def test_a_captured_run_that_diverges_names_epoch_batch_and_parameter(fake_cupy: FakeCupy) -> None:
@@ -302,7 +302,7 @@ def test_a_loss_that_is_not_finite_with_finite_parameters_says_so(fake_cupy: Fak
     trainer = captured(epochs=1)
     assert trainer.graph_step is not None
     losses = trainer.graph_step.losses
-    trainer.graph_step.losses = lambda: losses() * np.array([[np.inf, 1, 1]], "f4")  # type: ignore[method-assign]
+    trainer.graph_step.losses = lambda: losses() * np.array([[np.inf, 1, 1]], "f4")  # type: ignore[method-assign]  # the planted fault
     with pytest.raises(tinyvae.NonFiniteError, match="epoch 1, batch 1: the loss is inf and every parameter is finite"):
         trainer.run()
 

@@ -293,7 +293,7 @@ def test_the_vote_is_scikit_learns_where_it_is_not_tied() -> None:
     clear = votes[:, -1] > votes[:, -2]
     assert clear.mean() > 0.95
     assert np.array_equal(mine[clear], theirs.predict(test)[clear])
-    assert accuracy(mine, d.y_test) > 0.97  # type: ignore[arg-type]
+    assert accuracy(mine, d.y_test) > 0.97  # type: ignore[arg-type]  # the digits have labels
 
 
 @pytest.mark.parametrize("k", [0, 4, -1])

@@ -2,26 +2,23 @@
 
 import json
 import re
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks import __main__ as cli
+from benchmarks import machine, report
+from benchmarks.quality import aids, anomaly, collapse, command, conditional, iwae, latent, page, restore
+from benchmarks.quality.runs import Workshop, log_p, slug, words
+from benchmarks.quality.shown import difference
+from tinyvae.commands import main as tinyvae_main
+from tinyvae.errors import NonFiniteError, UsageError
+from tinyvae.recipes import evidence
+from tinyvae.training.signals import StopRequest
+
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))  # the benchmarks are beside the package, not in it
-
-from benchmarks import __main__ as cli  # noqa: E402
-from benchmarks import machine, report  # noqa: E402
-from benchmarks.quality import aids, anomaly, collapse, command, conditional, iwae, latent, page, restore  # noqa: E402
-from benchmarks.quality.runs import Workshop, log_p, slug, words  # noqa: E402
-from benchmarks.quality.shown import difference  # noqa: E402
-from tinyvae.commands import main as tinyvae_main  # noqa: E402
-from tinyvae.errors import NonFiniteError, UsageError  # noqa: E402
-from tinyvae.recipes import evidence  # noqa: E402
-from tinyvae.training.signals import StopRequest  # noqa: E402
-
 MACHINE = {"cpu": "a CPU", "cores": 2, "os": "Linux", "python": "3.11", "versions": {"tinyvae": "0", "numpy": "2"}}
 
 

@@ -215,7 +215,7 @@ def test_a_clone_has_the_parameters_and_nothing_else() -> None:
 
 
 def test_columns_have_names_and_come_as_a_data_frame_where_that_is_asked_for() -> None:
-    pandas = pytest.importorskip("pandas")
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed: set_output cannot make its frames")
     X = pandas.DataFrame(correlated(20), columns=["a", "b", "c"])
     vae = small().fit(X)
     assert list(vae.get_feature_names_out()) == ["vaetransformer0", "vaetransformer1"]
