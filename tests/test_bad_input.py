@@ -164,7 +164,7 @@ REFUSED: list[tuple[str, int, str]] = [
     ("train --resume void", FAILURE, "void: holds no checkpoint; was it written by 'tinyvae train --out void'"),
     ("train --resume model", FAILURE, "model/.*is a model without the state of a run"),
     ("train --resume damaged --epochs 2", FAILURE, "damaged: no whole checkpoint is left;.*step-000000001"),
-    ("train --resume run", USAGE, "run has all its 1 epochs; to go on, give --epochs more than that"),
+    ("train --resume run --no-figures", USAGE, "run has all its 1 epochs; to go on, give --epochs more than that"),
     ("train --resume run --epochs 1", USAGE, "run has all its 1 epochs"),
     ("train --resume run --epochs 2 --lr 0.5", USAGE, "other options: --lr is 0.001 in the run, not 0.5"),
     ("train --resume run --epochs 2 --hidden 4 4", USAGE, "--hidden is 4 in the run, not 4 4"),

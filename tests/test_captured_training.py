@@ -195,7 +195,7 @@ def check_stop_and_go(updates: int) -> None:
     assert stopped.state.updates == updates
     resumed.model.params.flat[...] = stopped.model.params.flat
     resumed.m[...], resumed.v[...] = stopped.m, stopped.v
-    resumed.state = RunState.from_dict(json.loads(json.dumps(stopped.state.to_dict())))
+    resumed.restore(RunState(**json.loads(json.dumps(stopped.state.to_dict()))))
     resumed.run()
     assert parameters(resumed) == parameters(whole)
     without_time = [{**vars(row), "seconds": 0} for trainer in (resumed, whole) for row in heard(trainer).rows[-1:]]

@@ -4,7 +4,7 @@ import errno
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -326,8 +326,8 @@ def test_a_failing_save_leaves_the_old_picture_and_no_other_file(
     figure = figures.loss_curves(history(2))
     (tmp_path / "a.png").write_bytes(b"the old one")
 
-    def fail(figure: Figure, path: Path, **options: Any) -> None:
-        path.write_bytes(PNG)
+    def fail(figure: Figure, file: BinaryIO, **options: Any) -> None:
+        file.write(PNG)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Figure, "savefig", fail)

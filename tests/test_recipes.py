@@ -159,7 +159,7 @@ def test_a_short_run_trains_every_variant_draws_and_measures(name: str, short: d
     recipe = recipes.load(name)
     assert sorted(p.name for p in folder.iterdir()) == sorted(v.name for v in recipe.variants)
     for variant in recipe.variants:
-        (row,) = read_table(folder / variant.name, 1)
+        ((row,), _) = read_table(folder / variant.name, 1)
         assert (folder / variant.name / "figures" / "loss.png").read_text() == "1 epochs"
         line = next(line for line in out.splitlines() if line.startswith(f"{variant.name} "))
         assert f" {row.test_loss:.2f} " in line

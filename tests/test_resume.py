@@ -112,10 +112,10 @@ def test_more_epochs_later_are_the_same_as_at_once(data: str, tmp_path: Path) ->
     np.testing.assert_array_equal(tinyvae.load(parts).params.flat, tinyvae.load(whole).params.flat)
 
 
-def test_killed_between_the_best_and_its_checkpoint_the_older_best_still_stands(
+def test_killed_between_a_checkpoint_and_its_best_the_run_loses_neither(
     data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The test losses make epoch 2 the best; the kill comes when the file of the (worse) epoch 3 would be written."""
+    """The test losses make epoch 2 the best; the kill comes when its file would be written, after the checkpoint."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     losses = {1: 5.0, 2: 3.0, 3: 4.0, 4: 4.5}
 
@@ -127,15 +127,15 @@ def test_killed_between_the_best_and_its_checkpoint_the_older_best_still_stands(
     original, calls = checkpoints.save_checkpoint, iter(range(1, 99))
 
     def killed(path, *args, **kwargs):
-        if next(calls) == 4:  # best 1, step 1, best 2, step 2
+        if next(calls) == 4:  # step 1, best 1, step 2, best 2
             raise KeyboardInterrupt
         original(path, *args, **kwargs)
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoints, "save_checkpoint", killed)
         assert main(options(data, "--out", str(parts))) == 130
-    assert checkpoints.best_path(parts, 2).exists()
-    assert checkpoints.read_last(parts)[0].run["state"]["best_epoch"] == 1
+    assert not checkpoints.best_path(parts, 2).exists()
+    assert checkpoints.read_last(parts)[0].run["state"]["best_epoch"] == 2
     assert main(["train", "--resume", str(parts), "--no-figures", "--quiet"]) == 0
     assert final_state(parts) == final_state(whole)
 
@@ -157,15 +157,20 @@ def test_the_best_epoch_before_a_stop_is_still_the_best_after_it(
     assert checkpoints.read_last(out)[0].run["state"]["best_epoch"] == 2
 
 
-def test_a_lost_best_file_is_named_and_the_run_goes_on(
-    data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    out = tmp_path / "run"
-    assert main(options(data, "--out", str(out))) == 0
-    epoch = checkpoints.read_last(out)[0].run["state"]["best_epoch"]
-    checkpoints.best_path(out, epoch).write_bytes(b"x")
-    assert main(["train", "--resume", str(out), "--epochs", "5", "--no-figures"]) == 0
-    assert "the best epoch is looked for anew" in capsys.readouterr().out
+@pytest.mark.parametrize("loss", ["deleted", "damaged"])
+def test_a_lost_best_file_is_written_again_from_the_checkpoint(data: str, tmp_path: Path, loss: str) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert main(options(data, "--out", str(whole), "--epochs", "6")) == 0
+    assert main(options(data, "--out", str(parts))) == 0
+    epoch = checkpoints.read_last(parts)[0].run["state"]["best_epoch"]
+    if loss == "deleted":
+        checkpoints.best_path(parts, epoch).unlink()
+    else:
+        checkpoints.best_path(parts, epoch).write_bytes(b"x")
+    assert main(["train", "--resume", str(parts), "--epochs", "6", "--no-figures", "--quiet"]) == 0
+    assert final_state(parts)["metrics"] == final_state(whole)["metrics"]
+    best = checkpoints.read_last(whole)[0].run["state"]["best_epoch"]
+    assert checkpoints.best_path(parts, best).read_bytes() == checkpoints.best_path(whole, best).read_bytes()
 
 
 def test_a_run_out_of_patience_is_not_resumed(
@@ -176,7 +181,7 @@ def test_a_run_out_of_patience_is_not_resumed(
     out = str(tmp_path / "run")
     assert main(options(data, "--out", out, "--patience", "2")) == 0
     with pytest.raises(SystemExit) as caught:
-        main(["train", "--resume", out])
+        main(["train", "--resume", out, "--no-figures"])
     assert caught.value.code == 2
     assert "for want of a better test loss" in capsys.readouterr().err
 

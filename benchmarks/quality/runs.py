@@ -2,7 +2,6 @@
 
 import argparse
 import re
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -99,8 +98,6 @@ class Workshop:
                 return
             asked["resume"] = str(path)
         else:
-            if (path / "config.json").is_file():
-                shutil.rmtree(path)  # stopped before its first checkpoint
             asked |= options | {"out": str(path)}
         print(f"  tinyvae train {' '.join(words(options))}", flush=True)
         if train.run(argparse.Namespace(**asked)):
@@ -109,7 +106,7 @@ class Workshop:
     def _read(self, path: Path, options: Options) -> Run:
         trained = loading.open_run(argparse.Namespace(run_dir=path, checkpoint="last", backend="numpy"))
         where = str(self.data_dir) if self.data_dir and options["data"] == "mnist" else None
-        rows = read_table(path, trained.epoch)
+        rows, _ = read_table(path, trained.epoch)
         return Run(path, options, trained.config, trained.model, trained.dataset(where), rows)
 
 

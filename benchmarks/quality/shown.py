@@ -55,4 +55,4 @@ def save(figure: Figure, path: Path) -> None:
     whole = io.BytesIO()
     figure.savefig(whole, format="png", dpi=DPI)
     small = Image.open(whole).convert("RGB").quantize(SHADES, dither=Image.Dither.NONE)
-    write_atomically(path, lambda temporary: small.save(temporary, format="PNG", optimize=True))
+    write_atomically(path, lambda file: small.save(file, format="PNG", optimize=True))

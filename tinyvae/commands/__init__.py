@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from tinyvae import __version__, blas
 from tinyvae.errors import TinyvaeError, UsageError
+from tinyvae.training.signals import interrupted_at_once
 
 
 class Parser(argparse.ArgumentParser):
@@ -26,19 +27,20 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] in (["train"], ["evaluate"], ["recipes"]) and not keeps_blas(argv):
         blas.set_up(os.environ)
-    from tinyvae.commands import (  # these import NumPy
-        anomaly,
-        augment,
-        doctor,
-        embed,
-        evaluate,
-        exercises,
-        generate,
-        gradcheck,
-        recipes,
-        restore,
-        train,
-    )
+    with interrupted_at_once("tinyvae"):
+        from tinyvae.commands import (  # these import NumPy
+            anomaly,
+            augment,
+            doctor,
+            embed,
+            evaluate,
+            exercises,
+            generate,
+            gradcheck,
+            recipes,
+            restore,
+            train,
+        )
 
     parser = Parser(
         prog="tinyvae",
@@ -109,5 +111,5 @@ def keeps_blas(argv: list[str]) -> bool:
 
 
 def one_line(message: str) -> str:
-    """The message without line breaks: a file's name can hold one."""
-    return message.replace("\n", "\\n").replace("\r", "\\r")
+    """The message without line breaks and without what a terminal would obey: a file's name can hold both."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode() for c in message)

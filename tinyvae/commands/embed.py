@@ -79,16 +79,11 @@ def _write(path: Path, trained: loading.Trained, rows: Rows) -> None:
     arrays = {"mu": to_host(mu), "logvar": to_host(logvar), **({} if rows.y is None else {"y": rows.y})}
     try:
         if path.suffix == ".npz":
-            write_atomically(path, lambda temporary: _write_npz(temporary, arrays))
+            write_atomically(path, lambda file: np.savez(file, allow_pickle=False, **arrays))
         else:
             write_text(path, _csv(arrays["mu"], rows.y))
     except OSError as error:
         raise TinyvaeError(f"{path}: cannot be written ({error.strerror or error}); choose another --out") from error
-
-
-def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with path.open("wb") as file:  # by name, NumPy would put another .npz behind it
-        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType] - its stub takes the names for options
 
 
 def _csv(mu: np.ndarray, y: np.ndarray | None) -> str:

@@ -1,6 +1,7 @@
 """`tinyvae generate`: new data from a trained model, as a picture or as numbers."""
 
 import argparse
+import io
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     x = to_host(trained.model.draw(z, rng, y) if args.draw else trained.model.decode(z, y))  # (n, data)
     try:
         if args.out.suffix == ".npy":
-            write_atomically(args.out, lambda temporary: _write_npy(temporary, x))
+            write_atomically(args.out, lambda file: file.write(_npy(x)))
         else:
             from tinyvae.training import figures  # matplotlib takes a while to load
 
@@ -85,6 +86,13 @@ def run(args: argparse.Namespace) -> int:
         ) from error
     print(args.out)
     return 0
+
+
+def _npy(x: np.ndarray) -> bytes:
+    """As bytes: NumPy writes to a file by C's means, and an error then has no cause."""
+    content = io.BytesIO()
+    np.save(content, x)
+    return content.getvalue()
 
 
 def _check_label(args: argparse.Namespace, model: VAE) -> None:
@@ -153,8 +161,3 @@ def _test_rows(
     known = trained.model.architecture.classes and dataset.y_test is not None
     x = as_trained(dataset.x_test, dataset.scale, trained.config)  # (test rows, data)
     return x[rows], dataset.y_test[rows] if known and dataset.y_test is not None else None
-
-
-def _write_npy(path: Path, x: np.ndarray) -> None:
-    with path.open("wb") as file:
-        np.save(file, x)

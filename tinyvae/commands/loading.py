@@ -1,6 +1,7 @@
 """What the commands on a trained run share: the run, its model, its test data, and other rows to look at."""
 
 import argparse
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,23 +15,29 @@ from tinyvae.training.checkpoint import Checkpoint
 from tinyvae.training.config import BACKENDS, Config, check_data_name, replaced
 from tinyvae.training.data import Dataset
 from tinyvae.training.data.rows import PARTS, Rows, load_rows
-from tinyvae.training.run import check_same_data, load_data, stored_config
+from tinyvae.training.record import Record, read_record
+from tinyvae.training.run import check_same_data, load_data
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A run as it stands: its last checkpoint, the configuration, and the model (of the last or the best epoch)."""
+    """A run as it stands: its last checkpoint and what that says, and the model (of the last or the best epoch)."""
 
     checkpoint: Checkpoint
-    config: Config
+    record: Record
     model: VAE
     epoch: int
+
+    @property
+    def config(self) -> Config:
+        """The run's options."""
+        return self.record.config
 
     def dataset(self, data_dir: str | None) -> Dataset:
         """The run's data, the very same as in training. Raises DataError or CheckpointError if it cannot be had."""
         config = replaced(self.config, {"data_dir": data_dir}) if data_dir else self.config
-        dataset = load_data(config)
-        check_same_data(self.checkpoint, dataset)
+        dataset = load_data(config, new_folders=bool(data_dir))
+        check_same_data(self.checkpoint, self.record, dataset)
         return dataset
 
 
@@ -50,12 +57,19 @@ def open_run(args: argparse.Namespace) -> Trained:
     path: Path = args.run_dir
     if not path.is_dir():
         raise UsageError(f"{path}: there is no such run directory")
-    last, _ = checkpoints.read_last(path)
-    config = stored_config(last)
-    if args.checkpoint == "best":
-        best = checkpoints.read_checkpoint(checkpoints.best_path(path, last.run["state"]["best_epoch"]))
-        return Trained(last, config, best.model(args.backend), best.run["epoch"])
-    return Trained(last, config, last.model(args.backend), last.run["state"]["epoch"])
+    last, problems = checkpoints.read_last(path)
+    for problem in problems:
+        print(f"warning: {problem}; looking at {last.path.name}", file=sys.stderr)
+    record = read_record(last)
+    state = record.state
+    if args.checkpoint == "last":
+        return Trained(last, record, last.model(args.backend), state.epoch)
+    if not state.best_epoch:
+        raise UsageError(f"{path}: no epoch is done, so none is the best: leave --checkpoint best away")
+    if last.best is None and not state.best_is_now:  # a checkpoint of an earlier version: it only names the file
+        best = checkpoints.read_checkpoint(checkpoints.best_path(path, state.best_epoch))
+        return Trained(last, record, best.model(args.backend), state.best_epoch)
+    return Trained(last, record, last.best_model(args.backend), state.best_epoch)
 
 
 def add_rows_arguments(parser: argparse.ArgumentParser) -> None:

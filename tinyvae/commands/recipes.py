@@ -139,5 +139,5 @@ def _train_arguments(variant: Variant, out: Path, recipe: Recipe, quiet: bool) -
 def _outcome(variant: Variant, path: Path) -> evidence.Outcome:
     """The variant's run as it is stored."""
     trained = loading.open_run(argparse.Namespace(run_dir=path, checkpoint="last", backend="auto"))
-    row = read_table(path, trained.epoch)[-1]
-    return evidence.Outcome(variant.name, path, trained.config, trained.model, row)
+    rows, _ = read_table(path, trained.epoch)
+    return evidence.Outcome(variant.name, path, trained.config, trained.model, rows[-1])

@@ -152,7 +152,7 @@ def _write(
 ) -> None:  # fmt: skip
     try:
         if args.out.suffix == ".npz":
-            write_atomically(args.out, lambda temporary: _write_npz(temporary, arrays))
+            write_atomically(args.out, lambda file: np.savez(file, allow_pickle=False, **arrays))
             return
         from tinyvae.training import figures  # matplotlib takes a while to load
         from tinyvae.uses import pictures
@@ -165,8 +165,3 @@ def _write(
         raise TinyvaeError(
             f"{args.out}: cannot be written ({error.strerror or error}); choose another --out"
         ) from error
-
-
-def _write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    with path.open("wb") as file:
-        np.savez(file, **arrays)  # pyright: ignore[reportArgumentType] - its stubs take the names for options

@@ -1,7 +1,9 @@
 """`tinyvae train`: from data to a run directory with checkpoints, metrics and pictures."""
 
 import argparse
+from contextlib import suppress
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,13 @@ from tinyvae.errors import DataError, NonFiniteError, TinyvaeError, UsageError
 from tinyvae.model.vae import VAE
 from tinyvae.training import config as configs
 from tinyvae.training import data
+from tinyvae.training.checkpoint import Checkpoint
 from tinyvae.training.config import Config
 from tinyvae.training.data import Dataset
 from tinyvae.training.metrics import Row
 from tinyvae.training.progress import Reporter
-from tinyvae.training.run import Run, check_same_data, is_cross_entropy, load_data, stored_config, write_config
+from tinyvae.training.record import Record
+from tinyvae.training.run import FolderTakenError, Run, check_same_data, is_cross_entropy, load_data
 from tinyvae.training.signals import StopRequest
 from tinyvae.training.trainer import RunState, Trainer
 
@@ -145,18 +149,23 @@ def run(args: argparse.Namespace) -> int:
         if given.get(name) == "":
             raise UsageError(f"--{name} must name a directory")
     reporter = Reporter(quiet="quiet" in given, every=given.get("report_every"))  # every: of a recipe
+    draw = "no_figures" not in given
     if "resume" in given:
         if "out" in given:
             raise UsageError("--resume goes on in its own directory: leave --out away")
-        session = Session.resumed(Path(given["resume"]), options, reporter)
+        session = Session.resumed(Path(given["resume"]), options, draw, reporter)
     else:
         session = Session.fresh(asked, given.get("out"), reporter)
-    with StopRequest() as stop:  # until here Ctrl-C ends the command at once: there is nothing to save yet
-        complete = session.train(stop)
-    if not complete:
-        reporter.line(f"stopped and saved; go on with: tinyvae train --resume {session.run.path}")
-        return stop.exit_code
-    session.finish(draw="no_figures" not in given)
+    try:
+        if not session.trainer.finished():
+            with StopRequest() as stop:  # until here Ctrl-C ends the command at once: there is nothing to save yet
+                complete = session.train(stop)
+            if not complete:
+                reporter.line(f"stopped and saved; go on with: tinyvae train --resume {session.run.path}")
+                return stop.exit_code
+        session.finish(draw)
+    finally:
+        session.run.close()
     return 0
 
 
@@ -179,44 +188,62 @@ class Session:
         except ValueError as error:
             raise UsageError(str(error)) from error
         check_support(model, dataset)
-        path = Path(out) if out else default_out(dataset)
-        run = Run.create(path, config, model)
-        describe(config, dataset, model, path, reporter)
+        run = Run.create(Path(out), config, model) if out else new_run(config, dataset, model)
         try:
+            describe(config, dataset, model, run.path, reporter)
             return cls(config, dataset, dataset.digest(config.conditional), model, run, reporter)
         except BaseException:
             run.abandon()  # not enough memory, say: the directory is free for another try
             raise
 
     @classmethod
-    def resumed(cls, path: Path, options: dict[str, Any], reporter: Reporter) -> "Session":
-        """A run that was stopped. Options that differ from its own are refused, but for MAY_CHANGE."""
-        run, checkpoint, problems = Run.reopen(path)
-        for problem in problems:
-            reporter.line(f"warning: {problem}; going on from {checkpoint.path.name}")
-        stored = stored_config(checkpoint)
-        differences = stored.differences(fixed_options(options, stored))
-        if differences:
-            raise UsageError(f"{path} cannot be resumed with other options: {'; '.join(differences)}")
-        config = configs.replaced(stored, {k: v for k, v in options.items() if k in MAY_CHANGE})
-        state = RunState.from_dict(checkpoint.run["state"])
-        assert config.epochs is not None
-        if state.epoch >= config.epochs:
-            raise UsageError(f"{path} has all its {state.epoch} epochs; to go on, give --epochs more than that")
-        dataset = load_data(config, reporter.download)
-        digest = check_same_data(checkpoint, dataset)
-        config, model = build(config, dataset, reporter)
-        session = cls(config, dataset, digest, model, run, reporter)
-        lost = run.restore(session.trainer, checkpoint)
-        if lost:
-            reporter.line(f"warning: {lost}; the best epoch is looked for anew")
-        if session.trainer.finished():
-            raise UsageError(f"{path} has stopped for want of a better test loss (--patience {config.patience})")
-        write_config(path, config, model)
+    def resumed(cls, path: Path, options: dict[str, Any], draw: bool, reporter: Reporter) -> "Session":
+        """A run that was stopped. Options that differ from its own are refused, but for MAY_CHANGE.
+
+        Also one that is finished, if `draw` and some of its pictures are missing.
+        """
+        run, checkpoint, record, problems = Run.reopen(path)
+        try:
+            for problem in problems:
+                reporter.line(f"warning: {problem}; going on from {checkpoint.path.name}")
+            differences = record.config.differences(fixed_options(options, record.config))
+            if differences:
+                raise UsageError(f"{path} cannot be resumed with other options: {'; '.join(differences)}")
+            config = configs.replaced(record.config, {k: v for k, v in options.items() if k in MAY_CHANGE})
+            undrawn = draw and "epochs" not in options and bool(_missing_figures(path, checkpoint, record))
+            state = record.state
+            assert config.epochs is not None
+            if state.epoch >= config.epochs and not undrawn:
+                raise UsageError(f"{path} has all its {state.epoch} epochs; to go on, give --epochs more than that")
+            dataset = load_data(config, reporter.download, new_folders="data_dir" in options)
+            digest = check_same_data(checkpoint, record, dataset)
+            config, model = build(config, dataset, reporter)
+            session = cls(config, dataset, digest, model, run, reporter)
+            lost = run.restore(session.trainer, checkpoint, record)
+            if lost:
+                reporter.line(f"warning: {lost}; the best epoch is looked for anew")
+            if session.trainer.finished() and not undrawn:
+                raise UsageError(f"{path} has stopped for want of a better test loss (--patience {config.patience})")
+            session.begin_again()
+        except BaseException:
+            run.close()
+            raise
         session.saved_updates = state.updates
         where = f"epoch {state.epoch + 1}, batch {state.batch + 1}" if state.batch else f"epoch {state.epoch + 1}"
-        reporter.line(f"going on with {path} at {where}, from {checkpoint.path.name}")
+        if not session.trainer.finished():
+            reporter.line(f"going on with {path} at {where}, from {checkpoint.path.name}")
         return session
+
+    def begin_again(self) -> None:
+        """In an existing directory: note what it runs with now, and put in order what a killed process left."""
+        run = self.run
+        try:
+            if not self.trainer.finished():
+                run.write_config(self.config, self.model)
+            run.save_best(self.trainer)
+        except OSError as error:
+            raise TinyvaeError(f"{run.path}: cannot be written ({error.strerror or error})") from error
+        self._warn(run.clean())
 
     def train(self, stop: StopRequest) -> bool:
         """Run the trainer and save at the end, whatever the reason. False if it was stopped."""
@@ -224,8 +251,12 @@ class Session:
         self.reporter.start(trainer.state, trainer.epochs, trainer.updates_per_epoch())
         try:
             complete = trainer.run(stop=lambda: stop.received is not None)
-        except NonFiniteError:
-            self.run.save_table()  # the epochs before it show where it went wrong
+        except NonFiniteError as error:
+            try:
+                self.run.save_table()  # the epochs before it show where it went wrong
+            except OSError as second:
+                reason = second.strerror or second
+                raise NonFiniteError(f"{error}; and metrics.csv cannot be written ({reason})") from second
             raise
         finally:
             self.reporter.stop()
@@ -247,7 +278,7 @@ class Session:
 
     def save(self) -> None:
         """A checkpoint of this moment."""
-        self.run.save(self.trainer, self.config, self.dataset, self.digest)
+        self._warn(self.run.save(self.trainer, self.config, self.dataset, self.digest))
         self.saved_updates = self.trainer.state.updates
 
     def finish(self, draw: bool) -> None:
@@ -255,20 +286,29 @@ class Session:
         state, line = self.trainer.state, self.reporter.line
         if state.epoch < self.trainer.epochs:
             line(f"stopped after epoch {state.epoch}: no better test loss for {self.config.patience} epochs")
-        line(f"best test loss {state.best_loss:.2f} after epoch {state.best_epoch}")
+        if state.best_loss is not None:
+            line(f"best test loss {state.best_loss:.2f} after epoch {state.best_epoch}")
         line(f"{self.trainer.seconds:.1f} s of training")
         if draw:
             from tinyvae.training.figures import write_figures  # matplotlib takes a while to load
 
             try:
                 paths = write_figures(self.run.path, self.model, self.dataset, self.run.rows, self.config.seed)
-            except OSError as error:
-                reason = error.strerror or error
-                raise TinyvaeError(f"{self.run.path}: trained and saved, but no pictures: {reason}") from error
+            except (OSError, MemoryError) as error:
+                reason = "not enough memory" if isinstance(error, MemoryError) else error.strerror or error
+                raise TinyvaeError(
+                    f"{self.run.path}: trained and saved, but not all pictures are drawn ({reason}); "
+                    f"draw them with: tinyvae train --resume {self.run.path}"
+                ) from error
             line("pictures:")
             for path in paths:
                 line(f"  {path}")
         line(f"next: tinyvae evaluate {self.run.path}")
+
+    def _warn(self, problem: str | None) -> None:
+        """A line for what is no reason to stop."""
+        if problem is not None:
+            self.reporter.line(f"warning: {problem}")
 
 
 def fixed_options(options: dict[str, Any], stored: Config) -> dict[str, Any]:
@@ -315,14 +355,21 @@ def check_support(model: VAE, dataset: Dataset) -> None:
         raise DataError(f"{dataset.name}: {error}") from error
 
 
-def default_out(dataset: Dataset) -> Path:
-    """runs/<data>-<date and time>, with a number behind it if two runs start in one second."""
+def new_run(config: Config, dataset: Dataset, model: VAE) -> Run:
+    """runs/<data>-<date and time>, with a number behind it if several runs start in one second."""
     base = Path("runs") / f"{dataset.name}-{datetime.now():%Y%m%d-%H%M%S}"
-    path, n = base, 1
-    while path.exists():
-        n += 1
-        path = base.with_name(f"{base.name}-{n}")
-    return path
+    for n in count(1):
+        with suppress(FolderTakenError):
+            return Run.create(base if n == 1 else base.with_name(f"{base.name}-{n}"), config, model, must_be_new=True)
+    raise AssertionError("there is always another number")
+
+
+def _missing_figures(path: Path, checkpoint: Checkpoint, record: Record) -> list[str]:
+    """The names of the pictures that a finished run should have and has not."""
+    from tinyvae.training import figures  # matplotlib takes a while to load
+
+    names = figures.names(checkpoint.architecture, record.image_shape)
+    return [name for name in names if not figures.path_of(path, name).exists()]
 
 
 def describe(config: Config, dataset: Dataset, model: VAE, path: Path, reporter: Reporter) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from numbers import Integral
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -22,6 +22,8 @@ IMAGE_CHANNELS = 1
 @dataclass(frozen=True)
 class Architecture:
     """See `tinyvae.VAE` for what the fields mean."""
+
+    ABSENT: ClassVar = {"sigma": None, "classes": 0, "conv": (), "image_shape": None, "batch_norm": False}
 
     data_dim: int
     hidden: tuple[int, ...]
@@ -172,8 +174,7 @@ class Architecture:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values, ready for `VAE(**d)`."""
-        d = asdict(self)
-        absent = {"sigma": None, "classes": 0, "conv": (), "image_shape": None, "batch_norm": False}
+        d, absent = asdict(self), self.ABSENT  # what is not there need not be named
         return {name: value for name, value in d.items() if name not in absent or value != absent[name]}
 
 

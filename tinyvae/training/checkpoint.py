@@ -1,14 +1,18 @@
 """Checkpoints: safetensors files, which PyTorch and JAX can read and in which nothing can be executed.
 
 A model file holds the parameters by name, and as metadata the architecture. A training checkpoint also holds Adam's
-moments and the state of the run. One digest covers the metadata and every tensor's name, dtype, shape and bytes: a file
-that was changed anywhere is refused, with one line that names it and the cause.
+moments and the state of the run. One digest covers the metadata and every tensor's name, dtype, shape and bytes: a
+file that was changed anywhere is refused, with one line that names it and the cause. A digest is no signature: whoever
+writes a file can make it fit. So nothing in a file is believed before its type and range are looked at.
 """
 
 import hashlib
 import json
+import math
+import os
+import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +24,23 @@ from safetensors.numpy import save as to_safetensors
 
 from tinyvae.backend import to_host
 from tinyvae.errors import CheckpointError
+from tinyvae.model.architecture import Architecture
 from tinyvae.model.vae import VAE
-from tinyvae.training.files import write_atomically, write_bytes
+from tinyvae.training import files
+from tinyvae.training.fields import from_json, parse_json, show
 
 FORMAT = "tinyvae 1"
 METADATA = "tinyvae"  # the key of our entry in the file's metadata
-MAX_HEADER = 10_000_000  # bytes; a header of 100 tensors takes about 10,000
+MAX_HEADER = 1_000_000  # bytes; a header of 100 tensors takes about 10,000
 MOMENTS = ("adam.m", "adam.v")
+BEST = "best"  # the parameters of the best epoch, (parameters,); absent where they are the checkpoint's own
+DTYPES = ("float32", "float64")
 
 Tensors = dict[str, np.ndarray]
+
+
+class UnreadableError(CheckpointError):
+    """The disk, or a permission, stands between us and a checkpoint that may be whole."""
 
 
 @dataclass
@@ -36,42 +48,56 @@ class Checkpoint:
     """A checkpoint in memory, verified: the parameters by name, Adam's moments (if any), architecture and run state."""
 
     path: Path
-    architecture: dict[str, Any]
+    architecture: Architecture
     dtype: str
     params: Tensors
     moments: Tensors  # empty in a model file
+    best: np.ndarray | None  # (parameters,), of the best epoch, where it is not the last
     run: dict[str, Any]  # empty in a model file
 
     def model(self, backend: str = "numpy", kernels: str | None = None, device: int = 0) -> VAE:
         """A VAE with these parameters."""
-        try:
-            model = VAE(**self.architecture, dtype=self.dtype, backend=backend, kernels=kernels, device=device)
-        except (TypeError, ValueError) as error:
-            raise CheckpointError(f"{self.path}: describes no model that this version can build ({error})") from error
+        self._check_tensors(
+            self.params, self.architecture.shapes()
+        )  # first, so that a model is no larger than its file
+        model = VAE(**self.architecture.to_dict(), dtype=self.dtype, backend=backend, kernels=kernels, device=device)
         self.copy_params_into(model)
+        return model
+
+    def best_model(self, backend: str = "numpy") -> VAE:
+        """A VAE with the parameters of the best epoch, where this checkpoint has them; else with its own."""
+        model = self.model(backend)
+        if self.best is not None:
+            self._check_tensors({BEST: self.best}, {BEST: (model.params.flat.size,)})
+            model.params.flat[...] = model.backend.asarray(self.best)
         return model
 
     def copy_params_into(self, model: VAE) -> None:
         """Put the parameters into the model's buffer; names, shapes and dtypes must be exactly the model's own."""
-        self._check_tensors(
-            self.params, {name: tuple(shape) for name, shape in model.params.shapes.items()}, model.dtype
-        )
+        if model.dtype.name != self.dtype:
+            raise CheckpointError(f"{self.path}: holds {self.dtype} numbers, but the model needs {model.dtype}")
+        self._check_tensors(self.params, model.params.shapes)
         for name, value in self.params.items():
             model.params[name][...] = model.backend.asarray(value)
 
-    def check_moments(self, size: int) -> None:
-        """Adam's moments must be there, one number for each parameter."""
-        self._check_tensors(self.moments, dict.fromkeys(MOMENTS, (size,)), np.dtype(self.dtype))
+    def check_training_state(self) -> None:
+        """Adam's moments must be there, one number for each parameter; the best epoch's parameters likewise, if any."""
+        size = sum(math.prod(shape) for shape in self.architecture.shapes().values())
+        self._check_tensors(self.moments, dict.fromkeys(MOMENTS, (size,)))
+        if (self.moments["adam.v"] < 0).any():
+            raise CheckpointError(f"{self.path}: adam.v holds squares below 0")
+        if self.best is not None:
+            self._check_tensors({BEST: self.best}, {BEST: (size,)})
 
-    def _check_tensors(self, found: Tensors, expected: Mapping[str, tuple[int, ...]], dtype: np.dtype) -> None:
+    def _check_tensors(self, found: Tensors, expected: Mapping[str, tuple[int, ...]]) -> None:
         missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
         if missing or extra:
             raise CheckpointError(f"{self.path}: tensors do not fit the model (missing {missing}, unknown {extra})")
         for name, shape in expected.items():
             a = found[name]
-            if a.shape != shape or a.dtype != dtype:
+            if a.shape != tuple(shape) or a.dtype != self.dtype:
                 raise CheckpointError(
-                    f"{self.path}: {name} is {a.dtype} {a.shape}, but the model needs {dtype} {shape}"
+                    f"{self.path}: {name} is {a.dtype} {a.shape}, but the model needs {self.dtype} {tuple(shape)}"
                 )
             if not np.isfinite(a).all():
                 raise CheckpointError(f"{self.path}: {name} holds NaN or infinite values")
@@ -109,26 +135,27 @@ def save_checkpoint(path: Path, model: VAE, tensors: Mapping[str, Any], run: dic
     about = {"format": FORMAT, "architecture": model.architecture.to_dict(), "dtype": model.dtype.name, "run": run}
     text = json.dumps(about, sort_keys=True)
     # one entry, because safetensors writes several in random order, and the same run shall give the same bytes
-    content = to_safetensors(arrays, metadata={METADATA: f"{text}\n{_digest(text, arrays)}"})
-    write_atomically(path, lambda temporary: write_bytes(temporary, content))
+    files.write_bytes(path, to_safetensors(arrays, metadata={METADATA: f"{text}\n{_digest(text, arrays)}"}))
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
     """The checkpoint at `path`, its digest verified. Raises CheckpointError for anything else than a whole one."""
     try:
-        content = path.read_bytes()
+        content = files.read_regular(path, limit=_memory())
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: there is no such file") from error
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise UnreadableError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     text, _, digest = _metadata(path, content).rpartition("\n")
     try:
-        about = json.loads(text)
+        about = parse_json(text)
         found = about["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: is damaged (its description cannot be read)") from error
     if found != FORMAT:
-        raise CheckpointError(f"{path}: has format {str(found)[:40]!r}, but this version reads {FORMAT!r}")
+        raise CheckpointError(f"{path}: has format {show(found)}, but this version reads {FORMAT!r}")
     try:
         tensors = parse_safetensors(content)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
@@ -136,10 +163,37 @@ def read_checkpoint(path: Path) -> Checkpoint:
     if digest != _digest(text, tensors):
         raise CheckpointError(f"{path}: is damaged (its digest does not match its contents)")
     moments = {name: tensors.pop(name) for name in MOMENTS if name in tensors}
+    best = tensors.pop(BEST, None)
     try:
-        return Checkpoint(path, about["architecture"], about["dtype"], tensors, moments, about["run"])
-    except KeyError as error:
-        raise CheckpointError(f"{path}: its description lacks {error}") from error
+        architecture, dtype, run = _described(about)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: describes no model that this version can build ({error})") from error
+    return Checkpoint(path, architecture, dtype, tensors, moments, best, run)
+
+
+def _described(about: dict[str, Any]) -> tuple[Architecture, str, dict[str, Any]]:
+    """The parts of a description, of the right types. Raises ValueError for any others."""
+    if set(about) != {"format", "architecture", "dtype", "run"}:
+        raise ValueError(f"it has {', '.join(sorted(about))[:80]}, not architecture, dtype, format and run")
+    if about["dtype"] not in DTYPES:
+        raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {show(about['dtype'])}")
+    if not isinstance(about["run"], dict):
+        raise ValueError(f"run must be a table of names, not {show(about['run'])}")
+    if not isinstance(about["architecture"], dict):
+        raise ValueError(f"architecture must be a table of names, not {show(about['architecture'])}")
+    a = from_json(Architecture, {**Architecture.ABSENT, **about["architecture"]}, "architecture")
+    architecture = Architecture.checked(
+        a.data_dim, a.hidden, a.latent_dim, a.decoder_hidden, a.activation, a.likelihood, a.sigma, a.tied, a.classes,
+        a.conv, a.image_shape, a.batch_norm,
+    )  # fmt: skip
+    if architecture != a:
+        raise ValueError("its parts contradict each other")
+    return architecture, about["dtype"], about["run"]
+
+
+def _memory() -> int:
+    """Bytes of memory that this machine has: no file to be read whole can be larger."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def _metadata(path: Path, content: bytes) -> str:
@@ -150,19 +204,11 @@ def _metadata(path: Path, content: bytes) -> str:
     if size > min(MAX_HEADER, len(content) - 8):
         raise CheckpointError(f"{path}: is damaged or cut short (its header claims {size:,} bytes)")
     try:
-        header = json.loads(content[8 : 8 + size], object_pairs_hook=_no_duplicates)
-        return str(header["__metadata__"][METADATA])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        return str(parse_json(content[8 : 8 + size])["__metadata__"][METADATA])
+    except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(
             f"{path}: is no tinyvae checkpoint, or is damaged ({type(error).__name__} in its header)"
         ) from error
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    table = dict(pairs)
-    if len(table) != len(pairs):
-        raise ValueError("a name stands twice")
-    return table
 
 
 def _digest(about: str, tensors: Tensors) -> str:
@@ -190,24 +236,43 @@ def best_path(run: Path, epoch: int) -> Path:
 
 
 def saved_steps(run: Path) -> list[Path]:
-    """The checkpoints of a run, the oldest first; the best one is kept apart."""
-    return sorted((run / FOLDER).glob("step-*.safetensors"))
+    """The checkpoints of a run, the oldest first; the best ones are kept apart."""
+    return [step_path(run, n) for n in saved_numbers(run, step_path)]
 
 
-def prune(run: Path) -> None:
-    """Delete all but the last KEPT checkpoints, and all but the KEPT best ones, which these point to."""
-    for path in (*saved_steps(run)[:-KEPT], *sorted((run / FOLDER).glob("best-*.safetensors"))[:-KEPT]):
-        path.unlink(missing_ok=True)
+def saved_numbers(run: Path, path_of: Callable[[Path, int], Path]) -> list[int]:
+    """The steps (or epochs, with `best_path`) whose files there are, in order; only names that `path_of` makes.
+
+    Raises CheckpointError if the folder cannot be read.
+    """
+    try:
+        names = os.listdir(run / FOLDER)  # noqa: PTH208 - Path.glob would hide that a folder cannot be read
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise CheckpointError(f"{run / FOLDER}: cannot be read ({error.strerror or error})") from error
+    numbers = {int(digits) for name in names for digits in re.findall(r"-(\d{6,18})\.", name)}
+    return sorted(n for n in numbers if path_of(run, n).name in names)
 
 
 def read_last(run: Path) -> tuple[Checkpoint, list[str]]:
-    """The newest whole checkpoint of a run, and one line for each newer one that is damaged."""
+    """The newest whole checkpoint of a run, and one line for each newer one that is damaged.
+
+    Raises CheckpointError if there is none, or if a newer one cannot be read at all: the fault may pass.
+    """
     problems = []
     for path in reversed(saved_steps(run)):
         try:
             return read_checkpoint(path), problems
+        except UnreadableError as error:
+            raise UnreadableError(f"{error}; if that lasts, move it away to use the one before") from error
         except CheckpointError as error:
             problems.append(str(error))
     if problems:
         raise CheckpointError(f"{run}: no whole checkpoint is left; {'; '.join(problems)}")
-    raise CheckpointError(f"{run}: holds no checkpoint; was it written by 'tinyvae train --out {run}'?")
+    began = (run / "config.json").exists()
+    raise CheckpointError(
+        f"{run}: holds no checkpoint; the run ended before its first: begin again with --out {run}"
+        if began
+        else f"{run}: holds no checkpoint; was it written by 'tinyvae train --out {run}'?"
+    )

@@ -143,15 +143,21 @@ class Config:
             values["checkpoint_every"] = max(1, values["epochs"] // 20)
         return Config(**values)
 
+    def check_resolved(self) -> None:
+        """Raises ValueError unless this is what `resolved` returns, with the backend and kernels that were found."""
+        needed = ["hidden", "latent", "likelihood", "epochs", "batch_size", "kernels", "checkpoint_every"]
+        needed += ["sigma"] if self.likelihood == "gaussian" else []
+        needed += ["importance"] if self.objective == "iwae" else []
+        missing = [name for name in needed if getattr(self, name) is None]
+        if missing:
+            raise ValueError(f"config has no {missing[0]}")
+        if self.backend == "auto" or self.kernels == "fused":
+            raise ValueError(f"config does not say what it ran on: {self.backend}, {self.kernels}")
+        check_two_gaussians(self.data)
+
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
         return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, d: dict[str, Any]) -> "Config":
-        """The inverse of `to_dict`. Raises ValueError or TypeError if it is none of this version's."""
-        values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in d.items()}
-        return cls(**values)
 
     def differences(self, given: dict[str, Any]) -> list[str]:
         """One line for each option in `given` whose value here is another."""
@@ -203,12 +209,8 @@ def replaced(config: Config, values: dict[str, Any]) -> Config:
 
 def check_data_name(data: str, names: tuple[str, ...]) -> None:
     """Raises ValueError if `data` is neither a known name nor an existing .npy or .npz file."""
-    name, colon, points = data.partition(":")
-    if name == "two-gaussians" and colon:
-        if not (points.isdecimal() and MIN_ROWS <= int(points) <= LARGEST):
-            raise ValueError(f"--data two-gaussians:N needs a number of points N, at least {MIN_ROWS}, not {points!r}")
-        return
-    if data in names:
+    check_two_gaussians(data)
+    if data in names or data.startswith("two-gaussians:"):
         return
     path = Path(data)
     if path.suffix not in (".npy", ".npz"):
@@ -217,6 +219,13 @@ def check_data_name(data: str, names: tuple[str, ...]) -> None:
         raise ValueError(f"--data {data}: is a folder, not a file")
     if not path.is_file():
         raise ValueError(f"--data {data}: there is no such file")
+
+
+def check_two_gaussians(data: str) -> None:
+    """Raises ValueError if `data` is "two-gaussians:N" without a number of points that can be drawn."""
+    name, colon, points = data.partition(":")
+    if name == "two-gaussians" and colon and not (points.isdecimal() and MIN_ROWS <= int(points) <= LARGEST):
+        raise ValueError(f"--data two-gaussians:N needs a number of points N, at least {MIN_ROWS}, not {points!r}")
 
 
 def _show(value: Any) -> str:

@@ -12,11 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tinyvae.backend import to_host
+from tinyvae.model.architecture import Architecture
 from tinyvae.model.steering import every_label, interpolate
 from tinyvae.model.vae import VAE
 from tinyvae.training import streams
 from tinyvae.training.data import Dataset
-from tinyvae.training.files import write_atomically
+from tinyvae.training.files import make_folder, write_atomically
 from tinyvae.training.metrics import Row
 
 FOLDER = "figures"
@@ -26,33 +27,52 @@ MANIFOLD = 15  # images along each side
 DPI = 150
 
 
+def names(a: Architecture, image_shape: tuple[int, int] | None) -> list[str]:
+    """The pictures that a run of this model has, in the order a reader wants them."""
+    plane = a.data_dim == 2  # the data itself can be drawn
+    wanted = {
+        "loss": True,
+        "data_and_samples": plane,
+        "reconstructions": True,
+        "samples": not plane,
+        "labels": not plane and a.classes > 0 and image_shape is not None,
+        "interpolation": True,
+        "latent": True,
+        "manifold": a.latent_dim == 2 and not plane,
+    }
+    return [name for name, is_wanted in wanted.items() if is_wanted]
+
+
+def path_of(run: Path, name: str) -> Path:
+    """Where a picture of a run is kept."""
+    return run / FOLDER / f"{name}.png"
+
+
 def write_figures(run: Path, model: VAE, dataset: Dataset, rows: list[Row], seed: int = 0) -> list[Path]:
     """Draw every picture that fits the data into run/figures; the paths, in the order a reader wants them."""
-    makers: dict[str, Callable[[], Figure]] = {"loss": lambda: loss_curves(rows)}
-    if dataset.data_dim == 2:
-        makers["data_and_samples"] = lambda: data_and_samples(model, dataset, seed)
-    makers["reconstructions"] = lambda: reconstructions(model, dataset)
-    if dataset.data_dim != 2:
-        makers["samples"] = lambda: samples(model, dataset.image_shape, 64, seed)
-        if model.architecture.classes and dataset.image_shape:
-            makers["labels"] = lambda: labels(model, dataset)
-    makers["interpolation"] = lambda: interpolation(model, dataset)
-    makers["latent"] = lambda: latent_space(model, dataset)
-    if model.architecture.latent_dim == 2 and dataset.data_dim != 2:
-        makers["manifold"] = lambda: manifold(model, dataset.image_shape)
-    folder = run / FOLDER
-    folder.mkdir(exist_ok=True)
+    makers: dict[str, Callable[[], Figure]] = {
+        "loss": lambda: loss_curves(rows),
+        "data_and_samples": lambda: data_and_samples(model, dataset, seed),
+        "reconstructions": lambda: reconstructions(model, dataset),
+        "samples": lambda: samples(model, dataset.image_shape, 64, seed),
+        "labels": lambda: labels(model, dataset),
+        "interpolation": lambda: interpolation(model, dataset),
+        "latent": lambda: latent_space(model, dataset),
+        "manifold": lambda: manifold(model, dataset.image_shape),
+    }
+    make_folder(run / FOLDER)
     paths = []
-    for name, make in makers.items():
-        path = folder / f"{name}.png"
-        save_figure(make(), path)
-        paths.append(path)
+    for name in names(model.architecture, dataset.image_shape):
+        if name == "loss" and not rows:
+            continue  # a run whose metrics.csv was lost
+        save_figure(makers[name](), path_of(run, name))
+        paths.append(path_of(run, name))
     return paths
 
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG as a whole or not at all."""
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=DPI))
+    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=DPI))
 
 
 def loss_curves(rows: list[Row]) -> Figure:

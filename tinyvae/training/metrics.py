@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from tinyvae.model.iwae import iwae_forward
 from tinyvae.model.vae import VAE
 from tinyvae.ops.importance import bound_forward
 from tinyvae.training.batches import Batches
-from tinyvae.training.files import write_text
+from tinyvae.training.files import read_regular, write_text
 
 FILE = "metrics.csv"
+MAX_BYTES = 1 << 30  # of the table: ten million epochs
 
 
 @dataclass(frozen=True)
@@ -82,22 +84,34 @@ def write_table(run: Path, rows: list[Row]) -> None:
     write_text(run / FILE, text.getvalue())
 
 
-def read_table(run: Path, epochs: int) -> list[Row]:
-    """The first `epochs` rows of the run's metrics.csv. Raises CheckpointError if it holds fewer, or is damaged."""
+def read_table(run: Path, epochs: int) -> tuple[list[Row], list[str]]:
+    """The rows of the run's metrics.csv up to `epochs`, and one line if the file is gone.
+
+    Raises CheckpointError if it cannot be read, is damaged, or lacks an epoch.
+    """
     path = run / FILE
     if epochs == 0:
-        return []
+        return [], []
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [_row(line) for line in csv.DictReader(file)]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: cannot be read as the run's metrics ({error})") from error
+        text = io.StringIO(read_regular(path, MAX_BYTES).decode(), newline="")
+        rows = [_row(line) for line in csv.DictReader(text, restval="")]
+    except FileNotFoundError:
+        return [], [f"{path}: is gone, and with it the losses of {epochs} epochs"]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
+        raise CheckpointError(f"{path}: cannot be read as the run's metrics ({error}); {_REMEDY}") from error
     rows = [row for row in rows if row.epoch <= epochs]
-    if [row.epoch for row in rows] != list(range(1, epochs + 1)):
-        raise CheckpointError(f"{path}: lacks some of the {epochs} epochs that the checkpoint has behind it")
-    return rows
+    if not rows or [row.epoch for row in rows] != list(range(epochs - len(rows) + 1, epochs + 1)):
+        raise CheckpointError(f"{path}: lacks some of the {epochs} epochs that the checkpoint has behind it; {_REMEDY}")
+    return rows, []
+
+
+_REMEDY = "move it away to go on without these losses"
 
 
 def _row(line: dict[str, str]) -> Row:
-    values = [float(line[field.name]) for field in fields(Row)]
-    return Row(int(values[0]), *values[1:-1], active_units=int(values[-1]))
+    """Raises ValueError or KeyError for anything that `write_table` did not write."""
+    values = {field.name: float(line[field.name]) for field in fields(Row)}
+    whole = {name: int(line[name]) for name in ("epoch", "active_units")}
+    if not all(math.isfinite(value) for value in values.values()) or min(whole.values()) < 0:
+        raise ValueError(f"a row reads {', '.join(line.values())[:80]}")
+    return Row(**{**values, **whole})  # pyright: ignore[reportArgumentType] - whole numbers are

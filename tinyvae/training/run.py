@@ -1,7 +1,6 @@
 """A run directory: config.json, metrics.csv, checkpoints/ and figures/. All there is to know about a run is in it."""
 
 import json
-import os
 import platform
 import sys
 from contextlib import suppress
@@ -19,98 +18,154 @@ from tinyvae.training.checkpoint import Checkpoint
 from tinyvae.training.config import Config
 from tinyvae.training.data import Dataset, load
 from tinyvae.training.data.published import Progress
-from tinyvae.training.files import remove_leftovers, write_text
+from tinyvae.training.fields import parse_json
+from tinyvae.training.files import leftovers, make_folder, read_regular, remove_folders, remove_leftovers, write_text
+from tinyvae.training.lock import Lock
+from tinyvae.training.metrics import FILE as METRICS
 from tinyvae.training.metrics import Row, read_table, write_table
-from tinyvae.training.trainer import RunState, Trainer
+from tinyvae.training.record import Record, read_record
+from tinyvae.training.trainer import Trainer
+
+CONFIG, FIGURES = "config.json", "figures"
+MAX_CONFIG = 10_000_000  # bytes
+
+
+class FolderTakenError(TinyvaeError):
+    """A new folder was wanted, but there is one of that name."""
 
 
 class Run:
-    """The directory of one run, and what has been written there so far."""
+    """The directory of one run, and what has been written there so far. Locked until `close`."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, lock: Lock) -> None:
+        self.path, self.lock = path, lock
         self.rows: list[Row] = []
         self.best_written = 0  # the epoch whose parameters were written as the best
+        self.whole: list[tuple[int, int]] = []  # (step, best epoch) of checkpoints known to be whole, the oldest first
+        self.history: list[dict[str, Any]] = []  # what the run was begun and resumed with
+        self.made: list[Path] = []  # folders that were not there before
 
     @classmethod
-    def create(cls, path: Path, config: Config, model: VAE) -> "Run":
+    def create(cls, path: Path, config: Config, model: VAE, must_be_new: bool = False) -> "Run":
         """Make the directory and write config.json. Before training starts, so that a problem shows at once.
 
-        Raises TinyvaeError if the directory cannot be written, or holds something already.
+        A directory is taken that is empty, or that a run left which ended before its first checkpoint.
+        Raises TinyvaeError if the directory cannot be written, is in use, or holds anything else.
         """
+        made: list[Path] = []
+        lock = None
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()):
-                resume = f", or go on with it by --resume {path}" if checkpoints.saved_steps(path) else ""
-                raise TinyvaeError(f"{path}: is not empty; choose another --out{resume}")
-            (path / checkpoints.FOLDER).mkdir()
-            write_config(path, config, model)
-        except OSError as error:
-            for made in (path / checkpoints.FOLDER, path):
-                with suppress(OSError):
-                    made.rmdir()  # only if it is empty
+            made = make_folder(path)
+            if must_be_new and path not in made:
+                raise FolderTakenError(f"{path}: is there already")
+            lock = Lock(path)
+            _check_free(path)
+            made += make_folder(path / checkpoints.FOLDER)
+            run = cls(path, lock)
+            run.made = made
+            for unfinished in (path, path / checkpoints.FOLDER):
+                remove_leftovers(unfinished)
+            (path / METRICS).unlink(missing_ok=True)
+            run.write_config(config, model)
+        except BaseException as error:
+            if lock is not None:  # without it, what is there may be another's by now
+                remove_folders(made)
+                lock.release()
+            if not isinstance(error, OSError):
+                raise
             raise TinyvaeError(
                 f"{path}: cannot be written ({error.strerror or error}); choose another --out"
             ) from error
-        return cls(path)
+        return run
 
     @classmethod
-    def reopen(cls, path: Path) -> tuple["Run", Checkpoint, list[str]]:
-        """An existing run, its newest whole checkpoint, and a line for each newer one that is damaged."""
+    def reopen(cls, path: Path) -> tuple["Run", Checkpoint, Record, list[str]]:
+        """An existing run, its newest whole checkpoint, what that says, and a line for each newer one that is damaged.
+
+        Raises UsageError if there is no such directory, TinyvaeError if it is in use or cannot be read or written.
+        """
         if not path.is_dir():
             raise UsageError(f"{path}: there is no such run directory")
-        checkpoint, problems = checkpoints.read_last(path)
-        if "state" not in checkpoint.run:
-            raise CheckpointError(f"{checkpoint.path}: is a model without the state of a run")
-        if not os.access(path, os.W_OK):
-            raise TinyvaeError(f"{path}: cannot be written (permission denied)")
-        remove_leftovers(path)
-        remove_leftovers(path / checkpoints.FOLDER)
-        run = cls(path)
-        run.rows = read_table(path, checkpoint.run["state"]["epoch"])
-        return run, checkpoint, problems
+        try:
+            lock = Lock(path)
+        except OSError as error:
+            raise TinyvaeError(f"{path}: cannot be opened ({error.strerror or error})") from error
+        try:
+            checkpoint, problems = checkpoints.read_last(path)
+            record = read_record(checkpoint)
+            if checkpoint.path != checkpoints.step_path(path, record.state.updates):
+                raise CheckpointError(
+                    f"{checkpoint.path}: holds step {record.state.updates} under the name of another: rename it"
+                )
+            run = cls(path, lock)
+            run.history = _read_history(path)
+            run.rows, lost = read_table(path, record.state.epoch)
+            run.whole = _known_whole(path, checkpoint, record)
+        except BaseException:
+            lock.release()
+            raise
+        return run, checkpoint, record, problems + lost
+
+    def close(self) -> None:
+        """Let others in."""
+        self.lock.release()
 
     def abandon(self) -> None:
         """Take back what `create` has made, where nothing else has been written yet."""
         with suppress(OSError):
-            (self.path / "config.json").unlink()
-            (self.path / checkpoints.FOLDER).rmdir()
-            self.path.rmdir()
+            (self.path / CONFIG).unlink()
+        remove_folders(self.made)
+        self.close()
 
-    def restore(self, trainer: Trainer, checkpoint: Checkpoint) -> str | None:
-        """Put the checkpoint's parameters, moments and state into a fresh trainer; a line if the best epoch is lost."""
-        model, asarray = trainer.model, trainer.model.backend.asarray
+    def clean(self) -> str | None:
+        """Delete what a killed process left, and checkpoints that are no longer kept; a line if that fails."""
+        for folder in (self.path, self.path / checkpoints.FOLDER, self.path / FIGURES):
+            remove_leftovers(folder)
+        return self.prune()
+
+    def restore(self, trainer: Trainer, checkpoint: Checkpoint, record: Record) -> str | None:
+        """Put the checkpoint's parameters, moments and state into a fresh trainer; a line if the best epoch is lost.
+
+        Raises CheckpointError if the state cannot be one of this trainer's.
+        """
+        model, asarray, state = trainer.model, trainer.model.backend.asarray, record.state
         checkpoint.copy_params_into(model)
-        checkpoint.check_moments(model.params.flat.size)
         trainer.m[...], trainer.v[...] = (asarray(checkpoint.moments[name]) for name in checkpoints.MOMENTS)
-        trainer.state = RunState.from_dict(checkpoint.run["state"])
+        try:
+            trainer.restore(state)
+        except ValueError as error:
+            raise CheckpointError(f"{checkpoint.path}: holds no state of this run ({error})") from error
         trainer.seconds = self.rows[-1].seconds if self.rows else 0.0
-        return self._restore_best(trainer) if trainer.state.best_epoch else None
+        if checkpoint.best is not None:
+            trainer.best_params[...] = asarray(checkpoint.best)
+        elif state.best_epoch and not state.best_is_now:  # a checkpoint of an earlier version: it only names the file
+            return self._restore_best(trainer)
+        return None
 
     def _restore_best(self, trainer: Trainer) -> str | None:
         """The best epoch's parameters; should they be lost, one line that says why, and no epoch counts as the best."""
         try:
             best = checkpoints.read_checkpoint(checkpoints.best_path(self.path, trainer.state.best_epoch))
+            other = VAE(**best.architecture.to_dict(), dtype=best.dtype)
+            best.copy_params_into(other)
+        except checkpoints.UnreadableError:
+            raise
         except CheckpointError as error:
             trainer.forget_best()
             return str(error)
-        flat = np.concatenate([best.params[name].ravel() for name in trainer.model.params])
-        trainer.best_params[...] = trainer.model.backend.asarray(flat)
-        self.best_written = trainer.state.best_epoch
+        trainer.best_params[...] = trainer.model.backend.asarray(other.params.flat)
         return None
 
-    def save(self, trainer: Trainer, config: Config, dataset: Dataset, digest: str) -> None:
-        """Write the metrics, the best parameters if they are new, then the checkpoint; delete all but the last two.
+    def save(self, trainer: Trainer, config: Config, dataset: Dataset, digest: str) -> str | None:
+        """Write the metrics, the checkpoint, and the best parameters if they are new; keep the last two of each.
 
-        Raises NonFiniteError rather than store a NaN, TinyvaeError if the disk refuses. Old files stay whole.
+        A line if an older file could not be deleted. Raises NonFiniteError rather than store a NaN, TinyvaeError if the
+        disk refuses. Old files stay whole.
         """
         trainer.check_finite()
         state = trainer.state
         try:
             self.save_table()
-            if state.best_epoch != self.best_written:
-                self._save_best(trainer)
-            path = checkpoints.step_path(self.path, state.updates)
             run = {
                 "config": config.to_dict(),
                 "state": state.to_dict(),
@@ -118,46 +173,117 @@ class Run:
                 "data_digest": digest,
             }
             tensors = {**trainer.model.params, "adam.m": trainer.m, "adam.v": trainer.v}
+            if state.best_epoch and not state.best_is_now:
+                tensors[checkpoints.BEST] = trainer.best_params
+            path = checkpoints.step_path(self.path, state.updates)
             checkpoints.save_checkpoint(path, trainer.model, tensors, run)
-            checkpoints.prune(self.path)
+            self.whole = [
+                *(known for known in self.whole if known[0] != state.updates),
+                (state.updates, state.best_epoch),
+            ]
+            self.save_best(trainer)
         except OSError as error:
             kept = checkpoints.saved_steps(self.path)
-            remedy = f"make room or mend the disk, then --resume {self.path}" if kept else "choose another --out"
+            remedy = f"then --resume {self.path}" if kept else f"then begin again with --out {self.path}"
             raise TinyvaeError(
                 f"{self.path}: a checkpoint cannot be written ({error.strerror or error}); {len(kept)} older ones are "
-                f"whole: {remedy}"
+                f"whole: make room or mend the disk, {remedy}"
             ) from error
+        return self.prune()
 
     def save_table(self) -> None:
         """Write metrics.csv."""
         write_table(self.path, self.rows)
 
-    def _save_best(self, trainer: Trainer) -> None:
-        """A model file with the parameters of the epoch whose test loss is the smallest.
+    def save_best(self, trainer: Trainer) -> None:
+        """A model file with the parameters of the epoch whose test loss is the smallest, unless it is there.
 
-        Its name has the epoch, and it is written before the checkpoint that points to it: a kill in between is no loss.
+        For whoever wants that model: a run that goes on needs it not, its checkpoint has the same numbers.
         """
         model, epoch = trainer.model, trainer.state.best_epoch
+        if trainer.state.best_loss is None or epoch == self.best_written:
+            return
         best = FlatParams(model.params.shapes, model.backend, model.dtype)
         best.flat[...] = trainer.best_params
         checkpoints.save_checkpoint(checkpoints.best_path(self.path, epoch), model, best, run={"epoch": epoch})
         self.best_written = epoch
 
+    def prune(self) -> str | None:
+        """Delete checkpoints before the last one, but for the last KEPT that are known to be whole, and best epochs
+        that none of these names. A line if that fails. Names after the last one stay: they may be readable by now.
+        """
+        kept = self.whole[-checkpoints.KEPT :]
+        if len(kept) < checkpoints.KEPT:
+            return None
+        steps, epochs = {step for step, _ in kept}, {best for _, best in kept}
+        old = [
+            *(path_of(self.path, n)
+              for path_of, named in ((checkpoints.step_path, steps), (checkpoints.best_path, epochs))
+              for n in checkpoints.saved_numbers(self.path, path_of)
+              if n < max(named) and n not in named)
+        ]  # fmt: skip
+        for path in old:
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                return f"{path}: is old and cannot be deleted ({error.strerror or error})"
+        return None
 
-def check_same_data(checkpoint: Checkpoint, dataset: Dataset) -> str:
+    def write_config(self, config: Config, model: VAE) -> None:
+        """config.json: the options as resolved, what they run with now, and what they ran with before."""
+        now = _describe(model)
+        document = {**config.to_dict(), "parameters": int(model.params.flat.size), **now}
+        if self.history:
+            document["history"] = self.history  # the oldest first
+        write_text(self.path / CONFIG, json.dumps(document, indent=2) + "\n")
+
+
+def _check_free(path: Path) -> None:
+    """Raises TinyvaeError if the directory holds anything that a run which never saved would not have left."""
+    folder = path / checkpoints.FOLDER
+    ours = {CONFIG, METRICS} if folder.is_dir() and not folder.is_symlink() else set()  # the folder is made first
+    unfinished = {*leftovers(path), *leftovers(folder)}
+    others = [p for p in path.iterdir() if p not in unfinished and p != folder and p.name not in ours]
+    if ours:
+        others += [p for p in folder.iterdir() if p not in unfinished]
+    elif folder.is_symlink() or folder.exists():
+        others.append(folder)
+    if others:
+        resume = f", or go on with it by --resume {path}" if checkpoints.saved_steps(path) else ""
+        raise TinyvaeError(f"{path}: is not empty; choose another --out{resume}")
+
+
+def _known_whole(path: Path, checkpoint: Checkpoint, record: Record) -> list[tuple[int, int]]:
+    """The newest checkpoint and, if there is anything to delete, older ones that are whole: (step, best epoch)."""
+    known = [(record.state.updates, record.state.best_epoch)]
+    older = [p for p in checkpoints.saved_steps(path) if p.name < checkpoint.path.name]
+    if len(older) >= checkpoints.KEPT:
+        for candidate in reversed(older):
+            with suppress(CheckpointError):
+                state = read_record(checkpoints.read_checkpoint(candidate)).state
+                known.insert(0, (state.updates, state.best_epoch))
+            if len(known) == checkpoints.KEPT:
+                break
+    return known
+
+
+def check_same_data(checkpoint: Checkpoint, record: Record, dataset: Dataset) -> str:
     """The digest of the data; CheckpointError if the run began with other data."""
-    digest = dataset.digest(with_labels=stored_config(checkpoint).conditional)
-    if digest != checkpoint.run["data_digest"]:
+    digest = dataset.digest(with_labels=record.config.conditional)
+    if digest != record.data_digest:
         raise CheckpointError(f"{checkpoint.path}: was made with other data than {dataset.name} holds now")
     return digest
 
 
-def load_data(config: Config, progress: Progress = lambda file: None) -> Dataset:
+def load_data(config: Config, progress: Progress = lambda file: None, new_folders: bool = True) -> Dataset:
     """The data set of a configuration: without the label that is left out, binarized where that was asked for.
 
+    new_folders  config.data_dir was named by the user, and may be made for a download: a run's file alone makes none
     Raises DataError if it cannot be had, or lacks the labels that the configuration needs.
     """
     folder = Path(config.data_dir) if config.data_dir else None
+    if folder is not None and not new_folders and not folder.is_dir():
+        raise DataError(f"{folder}: the run found its data there, but there is no such folder; name it by --data-dir")
     path = Path(config.data)
     if folder is not None and path.suffix in (".npy", ".npz") and not path.exists():
         path = folder / path.name  # a user's file that has moved since
@@ -180,24 +306,9 @@ def is_cross_entropy(config: Config, dataset: Dataset) -> bool:
     return config.likelihood == "bernoulli" and config.binarize != "dynamic" and not dataset.is_binary()
 
 
-def stored_config(checkpoint: Checkpoint) -> Config:
-    """The configuration of the run that wrote the checkpoint."""
-    try:
-        return Config.from_dict(checkpoint.run["config"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{checkpoint.path}: holds no configuration of this version ({error})") from error
-
-
-def write_config(path: Path, config: Config, model: VAE) -> None:
-    """config.json: the options as resolved, and what they run with."""
-    write_text(path / "config.json", json.dumps(_describe(config, model), indent=2) + "\n")
-
-
-def _describe(config: Config, model: VAE) -> dict[str, Any]:
-    """What config.json holds: the options as resolved, and what they were run with."""
+def _describe(model: VAE) -> dict[str, Any]:
+    """What a run is run with."""
     return {
-        **config.to_dict(),
-        "parameters": int(model.params.flat.size),
         "versions": {
             "tinyvae": __version__,
             "python": platform.python_version(),
@@ -207,3 +318,22 @@ def _describe(config: Config, model: VAE) -> dict[str, Any]:
         "platform": platform.platform(),
         "command": sys.argv,
     }
+
+
+def _read_history(path: Path) -> list[dict[str, Any]]:
+    """What the run was begun and resumed with so far, the oldest first; empty if config.json is gone.
+
+    Raises CheckpointError if it is there and cannot be read.
+    """
+    try:
+        found = parse_json(read_regular(path / CONFIG, MAX_CONFIG))
+        earlier = found.get("history", [])
+        if not isinstance(earlier, list):
+            raise ValueError("its history is no list")
+        return [*earlier, {name: found[name] for name in ("versions", "platform", "command") if name in found}]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path / CONFIG}: cannot be read as the run's configuration ({error}); mend it, or move it away"
+        ) from error

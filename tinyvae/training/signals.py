@@ -1,21 +1,32 @@
-"""Ctrl-C and SIGTERM: the first asks the trainer to finish its step and save, the second ends the process at once."""
+"""Signals that stop a run: the first asks the trainer to finish its step and save, the second ends the process at once.
+
+Before there is anything to save they end the process at once, with one line.
+"""
 
 import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # Ctrl-C, a polite kill, and a terminal that goes away
 
 
 class StopRequest:
-    """While entered, `received` is the number of the first signal that came, else None."""
+    """While entered, `received` is the number of the first signal that came, else None.
+
+    A SIGHUP that is ignored (nohup) stays ignored, and is never the second that ends the process: a terminal that goes
+    away can send it twice.
+    """
 
     def __init__(self) -> None:
         self.received: int | None = None
 
     def __enter__(self) -> "StopRequest":
-        self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        wanted = [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._handle) for number in wanted}
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -24,12 +35,34 @@ class StopRequest:
 
     @property
     def exit_code(self) -> int:
-        """128 + the signal's number, as a shell has it: 130 for Ctrl-C, 143 for SIGTERM."""
+        """128 + the signal's number, as a shell has it: 130 for Ctrl-C, 143 for SIGTERM, 129 for SIGHUP."""
         return 128 + (self.received or 0)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
+            if number == signal.SIGHUP:
+                return
             if sys.stdout is not None and sys.stdout.isatty():
                 os.write(sys.stdout.fileno(), b"\x1b[?25h\n")  # show the cursor that the progress bar hides
             os._exit(128 + number)
         self.received = number
+
+
+@contextmanager
+def interrupted_at_once(program: str) -> Iterator[None]:
+    """While entered, Ctrl-C ends the process with one line: there is nothing to save, and a half-imported module that
+    sees a KeyboardInterrupt may say anything."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        os.write(2, f"{program}: interrupted\n".encode())
+        os._exit(128 + number)
+
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

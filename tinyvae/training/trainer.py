@@ -39,17 +39,28 @@ class RunState:
         default_factory=lambda: [0.0, 0.0, 0.0]
     )  # loss, nll, kl of the epoch under way, times rows
     rows: int = 0  # rows seen in the epoch under way
-    best_loss: float = math.inf  # the smallest test loss after any epoch
+    best_loss: float | None = None  # the smallest test loss after any epoch; None before the first
     best_epoch: int = 0
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values (infinity becomes null)."""
-        return {**asdict(self), "best_loss": self.best_loss if math.isfinite(self.best_loss) else None}
+    def __post_init__(self) -> None:
+        for name in ("epoch", "batch", "updates", "rows", "best_epoch"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
+        if len(self.sums) != 3:
+            raise ValueError(f"sums must be three numbers, not {len(self.sums)}")
+        if self.best_epoch > self.epoch:
+            raise ValueError(f"best_epoch must be at most the {self.epoch} epochs done, not {self.best_epoch}")
+        if self.best_loss is not None and not self.best_epoch:
+            raise ValueError(f"best_loss is {self.best_loss}, but no epoch is the best")
 
-    @classmethod
-    def from_dict(cls, d: dict[str, Any]) -> "RunState":
-        """The inverse of `to_dict`."""
-        return cls(**{**d, "best_loss": math.inf if d["best_loss"] is None else d["best_loss"]})
+    @property
+    def best_is_now(self) -> bool:
+        """The best epoch has just ended: its parameters are the current ones."""
+        return self.best_epoch == self.epoch and not self.batch
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
 
 
 class Listener(Protocol):
@@ -106,9 +117,26 @@ class Trainer:
                     return False
         return True
 
+    def restore(self, state: RunState) -> None:
+        """Go on from a state. Raises ValueError if no run of this trainer can be in it."""
+        sizes, accumulate = self.train_batches.sizes(), self.config.accumulate
+        if state.batch >= len(sizes) or state.batch % accumulate:
+            raise ValueError(f"batch {state.batch} is not one between two updates of an epoch of {len(sizes)} batches")
+        right = {
+            "updates": state.epoch * self.updates_per_epoch() + state.batch // accumulate,
+            "rows": sum(sizes[: state.batch]),
+        }
+        for name, number in right.items():
+            if getattr(state, name) != number:
+                raise ValueError(f"after so many batches {name} is {number}, not {getattr(state, name)}")
+        if state.batch == 0 and any(state.sums):
+            raise ValueError(f"at the start of an epoch sums are 0, not {state.sums}")
+        self.state = state
+        self.best_params[...] = self.model.params.flat
+
     def forget_best(self) -> None:
-        """Start anew with finding the best epoch."""
-        self.state.best_loss, self.state.best_epoch = math.inf, 0
+        """Start anew with finding the best epoch: the next one is. Patience counts from here."""
+        self.state.best_loss, self.state.best_epoch = None, self.state.epoch
 
     def finished(self) -> bool:
         """All epochs are done, or patience has run out."""
@@ -288,7 +316,7 @@ class Trainer:
         train_loss, train_nll, train_kl = (s / state.rows for s in state.sums)
         state.epoch += 1
         state.batch, state.rows, state.sums = 0, 0, [0.0, 0.0, 0.0]
-        if test.loss < state.best_loss:
+        if state.best_loss is None or test.loss < state.best_loss:
             state.best_loss, state.best_epoch = test.loss, state.epoch
             self.best_params[...] = self.model.params.flat
         return Row(
