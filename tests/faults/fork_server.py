@@ -1,9 +1,9 @@
 """The fork server: a process with everything imported, which makes a child for each command. Run by injector.py.
 
 A fresh Python takes most of a second to import NumPy and matplotlib; a child of this one takes some milliseconds. The
-child is what a fresh `python -m tinyvae` would be: its own standard streams, Python's signal handlers, the module run as
-`__main__`, the streams flushed and the exit functions called at the end. What a command has imported is imported here
-too when it is done, so that the next child finds it there.
+child is what a fresh `python -m tinyvae` would be: its own standard streams, Python's signal handlers, the module run
+as `__main__`, the streams flushed and the exit functions called at the end. What a command has imported is imported
+here too when it is done, so that the next child finds it there.
 
 A request is a line of JSON, and so is the answer: {"code": exit code or -signal, "hung": bool}.
 """

@@ -183,9 +183,8 @@ class Commands:
             )  # fmt: skip
 
     def _environment(self) -> dict[str, str]:
-        here = os.pathsep.join(
-            filter(None, [str(HERE.parents[1]), str(HERE), os.environ.get("PYTHONPATH")])
-        )  # the package, the toy
+        folders = [str(HERE.parents[1]), str(HERE), os.environ.get("PYTHONPATH")]  # of the package and of the toy
+        here = os.pathsep.join(filter(None, folders))
         return {**os.environ, "PYTHONPATH": here, "LD_PRELOAD": str(self.shim), "OPENBLAS_NUM_THREADS": "1"}
 
     def close(self) -> None:

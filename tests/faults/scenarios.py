@@ -1,7 +1,7 @@
-"""What is run under faults, and what a user may expect afterwards. Known of tinyvae: its commands, and what a run holds.
+"""What is run under faults, and what a user may expect then. Known of tinyvae: its commands, and what a run holds.
 
-A trial is a scenario and a fault. A run's trial: the command under the fault, then what a user would do: `--resume`, and
-where no checkpoint was made yet, the command again. In the end the run must hold what the undisturbed one holds.
+A trial is a scenario and a fault. A run's trial: the command under the fault, then what a user would do: `--resume`,
+and where no checkpoint was made yet, the command again. In the end the run must hold what the undisturbed one holds.
 """
 
 import csv
@@ -83,7 +83,7 @@ FILES = {
         Scenario("embed-npz", "embed {model} {data} --out {root}/z.npz", target="z.npz"),
         Scenario(
             "save",
-            "-c import tinyvae; tinyvae.save(tinyvae.VAE(data_dim=9, hidden=(6,), latent_dim=2), r'{root}/m.safetensors')",
+            "-c import tinyvae; tinyvae.save(tinyvae.VAE(9, (6,), 2), r'{root}/m.safetensors')",
             target="m.safetensors",
             library=True,
         ),
@@ -108,6 +108,7 @@ class Trial:
 
     scenario: Scenario
     fault: Fault
+    folder: str  # of the bench: left out in messages
     outcomes: list[Outcome] = field(default_factory=list)
     first: Fault | None = None  # one that had come before, in a trial of two
     wrong: list[str] = field(default_factory=list)
@@ -124,7 +125,7 @@ class Trial:
             lines.append(f"    exit code {outcome.code}, stderr: " + "\n      ".join(shown))
         lines += [f"  wrong: {wrong}" for wrong in self.wrong]
         lines.append(f"  again: python tests/faults/trial.py {name}")
-        return "\n".join(lines)
+        return "\n".join(lines).replace(self.folder, "...")
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,7 @@ class Bench:
         """Run a scenario under a fault, do what a user would do then, and judge."""
         reference = self.undisturbed(scenario)
         write_tree(self.root, reference.before)
-        trial = Trial(scenario, fault)
+        trial = Trial(scenario, fault, str(self.folder))
         done = self.commands.run(self.words(scenario.command), self.root, fault)
         trial.outcomes.append(done)
         if done.spoiled is None:
@@ -208,7 +209,7 @@ class Bench:
     def trial_of_two(self, scenario: Scenario, first: Fault, second: Fault) -> Trial:
         """A fault, and another one while the user goes on; then as `trial`."""
         write_tree(self.root, self.undisturbed(scenario).before)
-        trial = Trial(scenario, second, first=first)
+        trial = Trial(scenario, second, str(self.folder), first=first)
         earlier = self.commands.run(self.words(scenario.command), self.root, first)
         resumable = bool(whole_steps(read_tree(self.root)))
         again = scenario.resume if resumable else (*scenario.before, scenario.command)[0]
