@@ -72,6 +72,8 @@ class Fault:
     short                  half of a write is done, and the call says so
     torn                   half of a write is done, then SIGKILL comes
     full                   half of a write is done; then and later nothing that needs room succeeds
+
+    And power:N:MIXTURE, no fault of a call: the power fails after the N-th line of the log (see power_loss.py).
     """
 
     kind: str

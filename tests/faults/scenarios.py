@@ -18,11 +18,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from injector import KINDS, Commands, Fault, Outcome
+from injector import CHANGING, KINDS, Call, Commands, Fault, Outcome
+from power_loss import Disk, Tree
 from safetensors import SafetensorError
 from safetensors.numpy import load as parse_safetensors
-
-Tree = dict[str, bytes]  # of a folder: path in it (a folder's ends in /) to contents
 
 SMALL = (
     "train --data {data} --hidden 6 --latent 2 --batch-size 12 --checkpoint-every 1 --backend numpy --kernels numpy "
@@ -30,6 +29,7 @@ SMALL = (
 )
 STEP = re.compile(r"step-(\d+)\.safetensors$")
 VARYING = {"command", "versions", "platform", "history"}  # keys of config.json that tell one command from another
+EXTRA = " is there too"
 GOLDEN = (math.sqrt(5) - 1) / 2
 TIMES = {"seconds"}  # columns of metrics.csv
 
@@ -146,6 +146,7 @@ class Bench:
         self.data, self.model, self.root = folder / "x.npy", folder / "model", folder / "root"
         np.save(self.data, np.random.default_rng(0).uniform(0, 1, (60, 9)).astype(np.float32))
         self.references: dict[str, Undisturbed] = {}
+        self.logs: dict[str, tuple[tuple[Call, ...], Path]] = {}
 
     def words(self, command: str) -> list[str]:
         """A scenario's command with the paths of this place."""
@@ -194,6 +195,8 @@ class Bench:
 
     def trial(self, scenario: Scenario, fault: Fault) -> Trial:
         """Run a scenario under a fault, do what a user would do then, and judge."""
+        if fault.kind == "power":
+            return self.trial_of_power_loss(scenario, fault)
         reference = self.undisturbed(scenario)
         write_tree(self.root, reference.before)
         trial = Trial(scenario, fault, str(self.folder))
@@ -224,8 +227,7 @@ class Bench:
 
     def judge_run(self, trial: Trial, reference: Undisturbed) -> None:
         """Nothing is lost at once, nothing is left over, and in the end the run is the undisturbed one."""
-        scenario, fault, faulted = trial.scenario, trial.fault, trial.outcomes[-1]
-        run = self.root / scenario.run
+        fault, faulted = trial.fault, trial.outcomes[-1]
         tree = read_tree(self.root)
         finished = [int(found[1]) for name in reference.before if (found := STEP.search(name))]
         calls = [call for outcome in trial.outcomes for call in outcome.calls]
@@ -237,19 +239,79 @@ class Bench:
             trial.wrong += [f"{name} is left over" for name in leftovers(tree, reference)]
         if faulted.code == 0:
             trial.wrong += [f"exit code 0, but {each}" for each in differences(tree, reference.after)]
+        self.go_on(trial, whole)
+
+    def go_on(self, trial: Trial, whole: list[int]) -> None:
+        """What a user would do: resume, or begin again where nothing was saved. In the end nothing must be missing."""
+        scenario, run = trial.scenario, self.root / trial.scenario.run
         again = self.commands.run(self.words(scenario.resume))
         trial.outcomes.append(again)
         if again.code and not whole:
-            trial.wrong += one_line(again, self.root)
+            trial.wrong += one_line(again)
             again = self.commands.run(self.words((*scenario.before, scenario.command)[0]))
             trial.outcomes.append(again)
             if again.code:
                 trial.wrong.append(f"a dead directory: neither --resume nor --out take it ({listing(run)})")
                 return
-        after = differences(read_tree(self.root), reference.after)
+        after = differences(read_tree(self.root), self.undisturbed(scenario).after)
         trial.wrong += [f"at the end, {each}" for each in after]
         if again.code:
-            trial.wrong += one_line(again, self.root)
+            trial.wrong += one_line(again)
+
+    # -------------------------------------------------------------------------------------------------- a power loss
+
+    def power_losses(self, scenario: Scenario) -> Iterator[Fault]:
+        """Every moment and mixture that leaves another disk, or asks more of it, than one before."""
+        seen = set()
+        for n, disk, due in self._moments(scenario):
+            for mixture in disk.mixtures():
+                state = frozenset(disk.after_power_loss(mixture).items()), due
+                if state not in seen:
+                    seen.add(state)
+                    yield Fault("power", n, mixture)
+
+    def trial_of_power_loss(self, scenario: Scenario, fault: Fault) -> Trial:
+        """What was saved is still there; what the command has ended with is; and the run goes on."""
+        trial = Trial(scenario, fault, str(self.folder))
+        disk, due = next((disk, due) for n, disk, due in self._moments(scenario) if n == fault.n)
+        tree = disk.after_power_loss(fault.action)
+        write_tree(self.root, tree)
+        whole, after = whole_steps(tree), self.undisturbed(scenario).after
+        lost = [str(change.call) for change, bit in zip(disk.unsafe, fault.action, strict=True) if bit == "0"]
+        about = f"; never fsynced, and lost: {', '.join(lost)}" if lost else ""
+        if due > max(whole, default=0):
+            trial.wrong.append(f"step {due} was saved, and the command went on; whole are only {whole}{about}")
+        if fault.n == len(self._log(scenario)[0]):
+            gone = [each for each in differences(tree, after) if not each.endswith(EXTRA)]
+            trial.wrong += [f"the command has ended, but {each}{about}" for each in gone]
+        self.go_on(trial, whole)
+        return trial
+
+    def _log(self, scenario: Scenario) -> tuple[tuple[Call, ...], Path]:
+        """The calls of the scenario without a fault, and the log whose copies hold what each fsync made safe."""
+        if scenario.name not in self.logs:
+            write_tree(self.root, self.undisturbed(scenario).before)
+            done = self.commands.run(self.words(scenario.command), self.root, copies=True)
+            kept = self.folder / f"log of {scenario.name}"
+            for path in self.folder.glob("log.*"):
+                path.rename(f"{kept}{path.suffix}")
+            self.logs[scenario.name] = done.calls, kept
+        return self.logs[scenario.name]
+
+    def _moments(self, scenario: Scenario) -> Iterator[tuple[int, Disk, int]]:
+        """After each call: its number, the disk, and the step that must be safe (0: none yet).
+
+        A step must be when, after its file got its name, anything else is begun, or the command ends.
+        """
+        calls, copies = self._log(scenario)
+        disk, steps, due = Disk(self.root, self.undisturbed(scenario).before), [], 0
+        for n, call in enumerate(calls, 1):
+            if (call.kind in CHANGING and call.kind not in ("fsync", "close")) or n == len(calls):
+                due = max(steps, default=0)
+            disk.do(call, copies)
+            if call.kind == "rename" and (found := STEP.search(call.new_path)):
+                steps.append(int(found[1]))
+            yield n, disk, due
 
     # ------------------------------------------------------------------------------------------------------ one file
 
@@ -304,12 +366,12 @@ def wrong_ending(done: Outcome, fault: Fault, root: Path) -> list[str]:
     if fault.signal and done.code == -fault.signal:
         return []
     if fault.signal and done.code == 128 + fault.signal:
-        return one_line(done, root, at_most=True)
+        return one_line(done, at_most=True)
     if done.code == 0:
-        return one_line(done, root, at_most=True)
+        return one_line(done, at_most=True)
     if done.code < 0:
         return [f"it died of signal {-done.code}"]
-    wrong = one_line(done, root)
+    wrong = one_line(done)
     if fault.signal:
         wrong.append(f"exit code {done.code} is not {128 + fault.signal}")
     elif not fault.error:
@@ -321,7 +383,7 @@ def wrong_ending(done: Outcome, fault: Fault, root: Path) -> list[str]:
     return wrong
 
 
-def one_line(done: Outcome, root: Path, at_most: bool = False) -> list[str]:
+def one_line(done: Outcome, at_most: bool = False) -> list[str]:
     """A command that fails says why in one line."""
     lines = done.err.count("\n")
     if "Traceback" in done.err:
@@ -386,7 +448,7 @@ def leftovers(tree: Tree, reference: Undisturbed) -> list[str]:
 def differences(found: Tree, expected: Tree) -> list[str]:
     """What sets a folder apart from the undisturbed one: names, and contents but for times and the like."""
     missing, extra = sorted(set(expected) - set(found)), sorted(set(found) - set(expected))
-    wrong = [f"{name} is missing" for name in missing] + [f"{name} is there too" for name in extra]
+    wrong = [f"{name} is missing" for name in missing] + [f"{name}{EXTRA}" for name in extra]
     for name in sorted(set(found) & set(expected)):
         try:
             same = _essence(name, found[name]) == _essence(name, expected[name])

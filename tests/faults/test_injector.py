@@ -23,6 +23,16 @@ def toy(bug: str) -> Scenario:
     return Scenario(f"toy {bug}", f"train --out {run}{more}", resume=f"train --resume {run}{more}")
 
 
+def test_a_toy_without_a_fault_of_its_own_survives_every_power_loss(toys: Bench) -> None:
+    assert_right(toys.trial(toy(""), loss) for loss in toys.power_losses(toy("")))
+
+
+@pytest.mark.parametrize("bug", ["forgets the last fsync", "forgets to fsync the file", "forgets to fsync the parent"])
+def test_a_forgotten_fsync_is_noticed(toys: Bench, bug: str) -> None:
+    trials = (toys.trial(toy(bug), loss) for loss in toys.power_losses(toy(bug)))
+    assert any("was saved, and the command went on" in each for trial in trials for each in trial.wrong)
+
+
 def test_a_toy_without_a_fault_of_its_own_passes_some_trials(toys: Bench) -> None:
     assert_right(toys.trial(toy(""), fault) for fault in toys.spread(toy("")))
 

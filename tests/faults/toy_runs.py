@@ -13,17 +13,6 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-BUGS = (
-    "writes in place",
-    "deletes the old one first",
-    "swallows errors",
-    "leaves its temporary file",
-    "shows a traceback",
-    "tells another cause",
-    "forgets the last fsync",
-    "forgets to fsync the file",
-)
-
 
 def write(path: Path, content: bytes, bug: str) -> None:
     """Write a file, atomically and durably."""
@@ -65,7 +54,8 @@ def train(run: Path, epochs: int, bug: str) -> None:
     for folder in (*reversed(run.parents), run):
         if not folder.exists():
             folder.mkdir()
-            sync(folder.parent)
+            if bug != "forgets to fsync the parent":
+                sync(folder.parent)
     for leftover in run.glob(".*"):
         leftover.unlink()
     done = last_whole(run)
