@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -42,6 +43,8 @@ def problem() -> str | None:
     """Why no fault can be injected here, or None."""
     if sys.platform != "linux":
         return f"faults are injected by LD_PRELOAD, which {sys.platform} has not"
+    if platform.libc_ver()[0] != "glibc":
+        return "the shim that injects faults is written for glibc"
     return None if _compiler() else "no C compiler (cc or gcc) to build the shim with"
 
 

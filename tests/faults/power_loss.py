@@ -67,11 +67,12 @@ class Disk:
             self._change(call, folder, (name, Node(is_folder=False, is_safe=False)))
         elif call.kind == "unlink" and folder:
             self._change(call, folder, (name, None))
-        elif call.kind == "rename" and folder:
+        elif call.kind in ("rename", "link") and folder:
             to, new_name = self._find(Path(call.new_path))
             assert to
-            assert to is folder, "a rename from one folder to another: its halves would have to be told apart"
-            self._change(call, folder, (name, None), (new_name, node))
+            assert to is folder, "from one folder to another: the halves would have to be told apart"
+            gone = [(name, None)] if call.kind == "rename" else []
+            self._change(call, folder, *gone, (new_name, node))
 
     def _find(self, path: Path) -> tuple[Node | None, str]:
         """The folder of a path, and the last part."""

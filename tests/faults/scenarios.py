@@ -87,6 +87,12 @@ FILES = {
             target="m.safetensors",
             library=True,
         ),
+        Scenario(
+            "generate-from-it",
+            "generate {root}/runs/one --n 3 --out {root}/x.npy",
+            before=(f"{SMALL} --epochs 3 --no-figures --out {{root}}/runs/one",),
+            target="x.npy",
+        ),
         Scenario("anomaly-csv", "anomaly {model} {data} --out {root}/s.csv", target="s.csv"),
     )
 }
@@ -206,6 +212,8 @@ class Bench:
             trial.wrong.append("the fault never came: the command does not make the same calls each time")
         if not scenario.library:
             trial.wrong += wrong_ending(done, fault, self.root)
+        elif done.code > 0 and fault.error and os.strerror(fault.error) not in done.err:
+            trial.wrong.append(f"what is raised does not tell the cause: {os.strerror(fault.error)!r}")
         (self.judge_run if scenario.resume else self.judge_file)(trial, reference)
         return trial
 
@@ -306,12 +314,12 @@ class Bench:
         calls, copies = self._log(scenario)
         disk, steps, due = Disk(self.root, self.undisturbed(scenario).before), [], 0
         for n, call in enumerate(calls, 1):
-            if (call.kind in CHANGING and call.kind not in ("fsync", "close")) or n == len(calls):
+            if call.kind in CHANGING and call.kind not in ("fsync", "close"):
                 due = max(steps, default=0)
             disk.do(call, copies)
-            if call.kind == "rename" and (found := STEP.search(call.new_path)):
+            if found := STEP.search(call.new_path):
                 steps.append(int(found[1]))
-            yield n, disk, due
+            yield n, disk, due if n < len(calls) else max(steps, default=0)
 
     # ------------------------------------------------------------------------------------------------------ one file
 
@@ -326,8 +334,9 @@ class Bench:
             )
         if faulted.code == 0 and found != new:
             trial.wrong.append(f"exit code 0, but {target} is not the new one")
-        if not fault.signal and not fault.lasts:
-            trial.wrong += [f"{name} is left over" for name in tree]
+        others = {name: content for name, content in reference.after.items() if name != target}
+        if not (fault.signal or fault.lasts) or set(others) - set(tree):
+            trial.wrong += [f"of other files, {each}" for each in differences(tree, others)]
         again = self.commands.run(self.words(trial.scenario.command))
         trial.outcomes.append(again)
         if again.code or (self.root / target).read_bytes() != new:

@@ -3,6 +3,7 @@
 With SCENARIO alone: the calls that it makes.
 """
 
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -22,6 +23,7 @@ def main() -> int:
             for i, call in enumerate(bench.undisturbed(scenario).outcome.calls, 1):
                 print(f"{i:4} {call.outcome:5} {call}")
             print(dict(bench.undisturbed(scenario).outcome.count()))
+            shutil.rmtree(bench.folder)
             return 0
         faults = [Fault.parse(word) for word in sys.argv[2:]]
         trial = bench.trial(scenario, *faults) if len(faults) == 1 else bench.trial_of_two(scenario, *faults)
@@ -29,8 +31,11 @@ def main() -> int:
         bench.commands.close()
     print(trial)
     print(f"{bench.root}: {listing(bench.root)}")
-    print("wrong" if trial.wrong else "as it should be")
-    return 1 if trial.wrong else 0
+    if trial.wrong:
+        return 1
+    print("as it should be")
+    shutil.rmtree(bench.folder)
+    return 0
 
 
 if __name__ == "__main__":
