@@ -9,7 +9,7 @@ from scenarios import FAULTS, RUNS, Bench, Scenario, Trial, assert_right
 
 def test_some_faults(bench: Bench) -> None:
     run = RUNS["resumed"]
-    assert_right(bench.trial(run, fault) for fault in bench.spread(run)[::2])
+    assert_right(bench.trial(run, fault) for fault in bench.spread(run)[::3])
 
 
 @pytest.mark.faults
@@ -30,7 +30,7 @@ def two(bench: Bench, run: Scenario, draw: random.Random) -> Trial:
 
 def test_some_pairs_of_faults(bench: Bench) -> None:
     draw = random.Random(0)
-    assert_right(two(bench, RUNS["fresh"], draw) for _ in range(4))
+    assert_right(two(bench, RUNS["fresh"], draw) for _ in range(3))
 
 
 @pytest.mark.faults
