@@ -273,7 +273,8 @@ class Bench:
         seen = set()
         for n, disk, due in self._moments(scenario):
             for mixture in disk.mixtures():
-                state = frozenset(disk.after_power_loss(mixture).items()), due
+                at_the_end = n == len(self._log(scenario)[0])
+                state = frozenset(disk.after_power_loss(mixture).items()), due, at_the_end
                 if state not in seen:
                     seen.add(state)
                     yield Fault("power", n, mixture)
@@ -291,7 +292,8 @@ class Bench:
             trial.wrong.append(f"step {due} was saved, and the command went on; whole are only {whole}{about}")
         if fault.n == len(self._log(scenario)[0]):
             gone = [each for each in differences(tree, after) if not each.endswith(EXTRA)]
-            trial.wrong += [f"the command has ended, but {each}{about}" for each in gone]
+            if gone:
+                trial.wrong.append(f"the command has ended, but {', '.join(gone)}{about}")
         self.go_on(trial, whole)
         return trial
 
