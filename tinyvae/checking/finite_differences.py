@@ -262,10 +262,12 @@ class _Tensor:
             return _Finding(slope, BLIND, note, mine)
         if slope.agrees and abs(slope.bend) <= 8 * slope.round_off:
             return _Finding(slope, *self.within_reach(line, slope, 0.0), mine)
+        if self.loss.misbehaves:  # the report will say how
+            return _Finding(slope, BLIND)
         if self.rounding is None:  # along the random direction, where all elements take part
             self.rounding = 0.0 if self.random is None else suspects.rounding(self.random)
         rounding = max(self.rounding, suspects.rounding(line))
-        slope = suspects.with_rounding(slope, rounding)
+        slope = suspects.with_rounding(line, slope, rounding)
         near = suspects.slopes(line, suspects.NEAR, rounding)
         if not slope.agrees and suspects.vanishes(slope, near):
             if abs(slope.gap) <= suspects.first_order(slope):
@@ -307,7 +309,9 @@ class _Tensor:
         u = line.u.copy()
         u.flat[found] = 0.0
         rest = replace(line, u=u)
-        if (others := rest.slope()) is not None and not (others := suspects.with_rounding(others, rounding)).agrees:
+        if (others := rest.slope()) is not None and not (
+            others := suspects.with_rounding(rest, others, rounding)
+        ).agrees:
             near = suspects.slopes(rest, suspects.NEAR, rounding)
             if not suspects.vanishes(others, near) and suspects.at_kink(others, near) is None:
                 return _Finding(others, WRONG, "beside a kink elsewhere in the tensor")
@@ -323,8 +327,9 @@ class _Tensor:
             return OK, ""
         if slope.tolerance > 2 * slope.round_off:
             why = "f bends too much within the step: scale the parameters, or check where f is smoother"
-        elif suspects.is_rough(slope, rounding):
-            why = f"f carries rounding of {rounding:.0e}, as if it computed in float32: let it compute in float64"
+        elif suspects.is_rough(line, rounding):
+            why = f"f carries rounding of {rounding:.0e}, as in float32, or where large numbers cancel inside: "
+            why += "let it compute in float64, and return its terms"
         else:
             why = "f is too large beside its change: return it as terms, or subtract the constant"
         return BLIND, f"the tolerance is too large for a slope of {best.size:.1e}: {why}"

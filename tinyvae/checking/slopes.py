@@ -96,6 +96,11 @@ class Loss:
         if change > ROUND_OFF * EPS * float(np.abs(self.origin).sum()):
             self.noise = max(self.noise, change)
 
+    @property
+    def misbehaves(self) -> bool:
+        """It is certain already that f is to blame."""
+        return bool(self.changed or self.noise or self.returned)
+
     def fault(self) -> str:
         """What is wrong with f, and what to do; "" if nothing is."""
         if self.changed:

@@ -50,16 +50,20 @@ def _eighth_differences(line: Line, spacing: float) -> tuple[float, bool]:
     return estimate, bool(np.mean(np.diff(values) == 0) > 0.5)
 
 
-def with_rounding(slope: Slope, rounding: float) -> Slope:
-    """The slope with its tolerance for this much rounding of the loss, if it is more than was thought."""
-    round_off = max(slope.round_off, ROUND_OFF * rounding / slope.step)
+def with_rounding(line: Line, slope: Slope, rounding: float) -> Slope:
+    """The slope with its tolerance for this much rounding of the loss, if it is more than was thought.
+
+    p is rounded as well, and eps |p| away the slope is another: all the rounding there is at a minimum where f is 0.
+    """
+    beside = EPS * float(np.abs(line.p).max()) * abs(slope.jump)
+    round_off = max(slope.round_off, ROUND_OFF * max(rounding, beside) / slope.step)
     return replace(slope, round_off=round_off, tolerance=slope.tolerance - slope.round_off + round_off)
 
 
 def slopes(line: Line, steps: tuple[float, ...], rounding: float) -> list[Slope]:
     """The slopes at these steps, but for those where f is not defined, or a known kink is crossed."""
     found = [line.slope_if_any(step) for step in steps]
-    return [with_rounding(slope, rounding) for slope in found if slope is not None]
+    return [with_rounding(line, slope, rounding) for slope in found if slope is not None]
 
 
 def vanishes(slope: Slope, near: list[Slope]) -> bool:
@@ -95,7 +99,7 @@ def kinked_elements(line: Line, rounding: float) -> list[int] | None:
         first = share.slope_if_any(H)
         if first is None:
             return None
-        first = with_rounding(first, rounding)
+        first = with_rounding(share, first, rounding)
         if at_kink(first, slopes(share, NEAR, rounding)) is None:
             continue
         if part.size > 1:
@@ -116,6 +120,7 @@ def sharpest(line: Line, slope: Slope, rounding: float) -> tuple[Slope, bool]:
     )
 
 
-def is_rough(slope: Slope, rounding: float) -> bool:
-    """The measured rounding is far above that of float64."""
-    return rounding > 100 * EPS * slope.round_off * slope.step / (ROUND_OFF * EPS)
+def is_rough(line: Line, rounding: float) -> bool:
+    """The measured rounding is far above that of a float64 loss of this size."""
+    assert line.loss.origin is not None
+    return rounding > 100 * EPS * float(np.abs(line.loss.origin).sum())
