@@ -32,10 +32,10 @@ KINKED = 64  # so many elements on a kink are looked for
 def rounding(line: Line) -> float:
     """The rounding error of the loss along the line, measured."""
     fine, stood = _eighth_differences(line, H / 64)
+    estimate, stands = fine, True
     for spacing in SPACINGS:
-        estimate, stands = _eighth_differences(line, spacing)
-        if not stands:
-            break
+        if stands:
+            estimate, stands = _eighth_differences(line, spacing)
     return estimate if stood else min(fine, estimate)
 
 
