@@ -254,3 +254,24 @@ def test_a_wrong_gradient_is_a_failure(capsys: pytest.CaptureFixture[str], monke
     monkeypatch.setattr(gradcheck, "check_models", lambda kernels, seed: [])
     assert run("gradcheck") == 1
     assert "1 of 1 gradients are WRONG: dense, dW" in capsys.readouterr().out
+
+
+def test_a_gradient_that_the_check_cannot_judge_is_no_success(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = Check("dense, dW", error=1e-9, tolerance=1e-6, passed=True)
+    blind = Check("dense, db", error=0.1, tolerance=9.0, passed=False, note="at [0, 1]: a kink", blind=True)
+    wrong = Check("dense, dx", error=0.1, tolerance=1e-6, passed=False)
+    monkeypatch.setattr(gradcheck, "check_models", lambda kernels, seed: [])
+    for checks, lines in [
+        ([right, blind], ["of 1 of 2 gradients the check cannot tell: dense, db"]),
+        ([right, blind, wrong], [
+            "1 of 3 gradients are WRONG: dense, dx", "of 1 of 3 gradients the check cannot tell: dense, db",
+        ]),
+    ]:  # fmt: skip
+        monkeypatch.setattr(gradcheck, "check_operations", lambda seed, checks=checks: checks)
+        assert run("gradcheck") == 1
+        out = capsys.readouterr().out
+        assert re.search(r"dense, db +1\.0e-01 +9\.0e\+00 +cannot tell at \[0, 1\]: a kink", out)
+        assert out.splitlines()[-len(lines) :] == lines
+        assert ("WRONG" in out) == (wrong in checks)
