@@ -31,11 +31,15 @@ def everything(model: tinyvae.VAE) -> dict[str, np.ndarray]:
     return {**model.params, **moments(model)}
 
 
+def save(path: Path, model: tinyvae.VAE, tensors: dict[str, np.ndarray], run: dict) -> None:
+    c.save_checkpoint(path, model.architecture, model.dtype.name, tensors, run)
+
+
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
     path = tmp_path / "step-000000001.safetensors"
     model = small_model(seed=1)
-    c.save_checkpoint(path, model, everything(model), {"state": {"epoch": 3}})
+    save(path, model, everything(model), {"state": {"epoch": 3}})
     return path
 
 
@@ -55,7 +59,7 @@ def test_save_then_load_gives_the_same_model(tmp_path: Path, dtype: str, options
 def test_the_same_state_gives_the_same_bytes(tmp_path: Path) -> None:
     model = small_model()
     for name in ("a", "b"):
-        c.save_checkpoint(tmp_path / name, model, everything(model), {"state": {"epoch": 3, "batch": 1}})
+        save(tmp_path / name, model, everything(model), {"state": {"epoch": 3, "batch": 1}})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -185,7 +189,7 @@ def test_the_newest_whole_checkpoint_is_found_and_the_damaged_one_named(tmp_path
     model = small_model()
     (tmp_path / c.FOLDER).mkdir()
     for step in (2, 30):
-        c.save_checkpoint(c.step_path(tmp_path, step), model, everything(model), {"state": {"epoch": step}})
+        save(c.step_path(tmp_path, step), model, everything(model), {"state": {"epoch": step}})
     for name in ("step-000000040.safetensors~", "step-99.safetensors", "step-0000000050.safetensors", "x-000000060.st"):
         (tmp_path / c.FOLDER / name).write_bytes(b"")  # not names of ours
     assert [path.name for path in c.saved_steps(tmp_path)] == [
@@ -228,7 +232,7 @@ def test_a_save_that_fails_leaves_the_old_file_and_nothing_else(
         monkeypatch.setattr(files.os, fault, fail)
     model = small_model(seed=2)
     with pytest.raises(OSError, match=os.strerror(code)):
-        c.save_checkpoint(saved, model, everything(model), {})
+        save(saved, model, everything(model), {})
     assert saved.read_bytes() == before
     assert list(saved.parent.iterdir()) == [saved]
 

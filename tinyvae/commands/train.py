@@ -205,11 +205,12 @@ class Session:
         run, checkpoint, record, problems = Run.reopen(path)
         try:
             for problem in problems:
-                reporter.line(f"warning: {problem}; going on from {checkpoint.path.name}")
+                reporter.warn(f"{problem}; going on from {checkpoint.path.name}")
             differences = record.config.differences(fixed_options(options, record.config))
             if differences:
                 raise UsageError(f"{path} cannot be resumed with other options: {'; '.join(differences)}")
             config = configs.replaced(record.config, {k: v for k, v in options.items() if k in MAY_CHANGE})
+            reporter.warn(run.put_in_order(checkpoint, record))
             undrawn = draw and "epochs" not in options and bool(_missing_figures(path, checkpoint, record))
             state = record.state
             assert config.epochs is not None
@@ -221,10 +222,11 @@ class Session:
             session = cls(config, dataset, digest, model, run, reporter)
             lost = run.restore(session.trainer, checkpoint, record)
             if lost:
-                reporter.line(f"warning: {lost}; the best epoch is looked for anew")
+                reporter.warn(f"{lost}; the best epoch is looked for anew")
             if session.trainer.finished() and not undrawn:
                 raise UsageError(f"{path} has stopped for want of a better test loss (--patience {config.patience})")
-            session.begin_again()
+            if not session.trainer.finished():
+                session.note_start()
         except BaseException:
             run.close()
             raise
@@ -234,16 +236,12 @@ class Session:
             reporter.line(f"going on with {path} at {where}, from {checkpoint.path.name}")
         return session
 
-    def begin_again(self) -> None:
-        """In an existing directory: note what it runs with now, and put in order what a killed process left."""
-        run = self.run
+    def note_start(self) -> None:
+        """What an existing run runs with from now on, into its config.json."""
         try:
-            if not self.trainer.finished():
-                run.write_config(self.config, self.model)
-            run.save_best(self.trainer)
+            self.run.write_config(self.config, self.model)
         except OSError as error:
-            raise TinyvaeError(f"{run.path}: cannot be written ({error.strerror or error})") from error
-        self._warn(run.clean())
+            raise TinyvaeError(f"{self.run.path}: cannot be written ({error.strerror or error})") from error
 
     def train(self, stop: StopRequest) -> bool:
         """Run the trainer and save at the end, whatever the reason. False if it was stopped."""
@@ -278,7 +276,7 @@ class Session:
 
     def save(self) -> None:
         """A checkpoint of this moment."""
-        self._warn(self.run.save(self.trainer, self.config, self.dataset, self.digest))
+        self.reporter.warn(self.run.save(self.trainer, self.config, self.dataset, self.digest))
         self.saved_updates = self.trainer.state.updates
 
     def finish(self, draw: bool) -> None:
@@ -304,11 +302,6 @@ class Session:
             for path in paths:
                 line(f"  {path}")
         line(f"next: tinyvae evaluate {self.run.path}")
-
-    def _warn(self, problem: str | None) -> None:
-        """A line for what is no reason to stop."""
-        if problem is not None:
-            self.reporter.line(f"warning: {problem}")
 
 
 def fixed_options(options: dict[str, Any], stored: Config) -> dict[str, Any]:

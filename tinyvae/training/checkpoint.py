@@ -109,7 +109,7 @@ def save(model: VAE, path: str | Path) -> None:
     Raises OSError if the file cannot be written, CheckpointError if a parameter is NaN or infinite; an old file at
     `path` is then still whole.
     """
-    save_checkpoint(Path(path), model, model.params, run={})
+    save_checkpoint(Path(path), model.architecture, model.dtype.name, model.params, run={})
 
 
 def load(path: str | Path, backend: str = "numpy", kernels: str | None = None, device: int = 0) -> VAE:
@@ -122,17 +122,19 @@ def load(path: str | Path, backend: str = "numpy", kernels: str | None = None, d
     return checkpoint.model(backend, kernels, device)
 
 
-def save_checkpoint(path: Path, model: VAE, tensors: Mapping[str, Any], run: dict[str, Any]) -> None:
-    """Write tensors (parameters by name, and moments) and run state to `path`, atomically and durably.
+def save_checkpoint(
+    path: Path, architecture: Architecture, dtype: str, tensors: Mapping[str, Any], run: dict[str, Any]
+) -> None:
+    """Write tensors (parameters by name, moments, the best) and run state to `path`, atomically and durably.
 
-    The architecture and dtype are the model's. Raises OSError if the file cannot be written, CheckpointError rather
+    Raises OSError if the file cannot be written, CheckpointError rather
     than store a NaN.
     """
     arrays = {name: np.ascontiguousarray(to_host(a)) for name, a in tensors.items()}
     for name, a in arrays.items():
         if not np.isfinite(a).all():
             raise CheckpointError(f"{path}: is not written, for {name} holds NaN or infinite values")
-    about = {"format": FORMAT, "architecture": model.architecture.to_dict(), "dtype": model.dtype.name, "run": run}
+    about = {"format": FORMAT, "architecture": architecture.to_dict(), "dtype": dtype, "run": run}
     text = json.dumps(about, sort_keys=True)
     # one entry, because safetensors writes several in random order, and the same run shall give the same bytes
     files.write_bytes(path, to_safetensors(arrays, metadata={METADATA: f"{text}\n{_digest(text, arrays)}"}))

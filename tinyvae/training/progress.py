@@ -33,6 +33,11 @@ class Reporter:
         if not self.quiet:
             self._guarded(lambda: self.console.print(text, markup=False))
 
+    def warn(self, problem: str | None) -> None:
+        """A line for what is no reason to stop, if there is any."""
+        if problem is not None:
+            self.line(f"warning: {problem}")
+
     def start(self, state: RunState, epochs: int, updates_per_epoch: int) -> None:
         """Before the first batch."""
         self.epochs, self.updates_per_epoch = epochs, updates_per_epoch

@@ -11,6 +11,7 @@ import numpy as np
 
 from tinyvae import __version__
 from tinyvae.errors import CheckpointError, DataError, TinyvaeError, UsageError
+from tinyvae.model.architecture import Architecture
 from tinyvae.model.params import FlatParams
 from tinyvae.model.vae import VAE
 from tinyvae.training import checkpoint as checkpoints
@@ -69,7 +70,7 @@ class Run:
             run.write_config(config, model)
         except BaseException as error:
             if lock is not None:  # without it, what is there may be another's by now
-                remove_folders(made)
+                _take_back(path, made)
                 lock.release()
             if not isinstance(error, OSError):
                 raise
@@ -112,15 +113,22 @@ class Run:
 
     def abandon(self) -> None:
         """Take back what `create` has made, where nothing else has been written yet."""
-        with suppress(OSError):
-            (self.path / CONFIG).unlink()
-        remove_folders(self.made)
+        _take_back(self.path, self.made)
         self.close()
 
-    def clean(self) -> str | None:
-        """Delete what a killed process left, and checkpoints that are no longer kept; a line if that fails."""
+    def put_in_order(self, checkpoint: Checkpoint, record: Record) -> str | None:
+        """Do what a killed process has left undone: its leftovers, the best epoch's file, checkpoints to delete.
+
+        A line if something cannot be deleted. Raises TinyvaeError if the directory cannot be written.
+        """
         for folder in (self.path, self.path / checkpoints.FOLDER, self.path / FIGURES):
             remove_leftovers(folder)
+        epoch = record.state.best_epoch
+        try:
+            if epoch and (checkpoint.best is not None or record.state.best_is_now):
+                self._write_best(checkpoint.best_model().params, checkpoint.architecture, checkpoint.dtype, epoch)
+        except OSError as error:
+            raise TinyvaeError(f"{self.path}: cannot be written ({error.strerror or error})") from error
         return self.prune()
 
     def restore(self, trainer: Trainer, checkpoint: Checkpoint, record: Record) -> str | None:
@@ -176,12 +184,15 @@ class Run:
             if state.best_epoch and not state.best_is_now:
                 tensors[checkpoints.BEST] = trainer.best_params
             path = checkpoints.step_path(self.path, state.updates)
-            checkpoints.save_checkpoint(path, trainer.model, tensors, run)
+            checkpoints.save_checkpoint(path, trainer.model.architecture, trainer.model.dtype.name, tensors, run)
             self.whole = [
                 *(known for known in self.whole if known[0] != state.updates),
                 (state.updates, state.best_epoch),
             ]
-            self.save_best(trainer)
+            if state.best_epoch not in (0, self.best_written):
+                best = FlatParams(trainer.model.params.shapes, trainer.model.backend, trainer.model.dtype)
+                best.flat[...] = trainer.best_params
+                self._write_best(best, trainer.model.architecture, trainer.model.dtype.name, state.best_epoch)
         except OSError as error:
             kept = checkpoints.saved_steps(self.path)
             remedy = f"then --resume {self.path}" if kept else f"then begin again with --out {self.path}"
@@ -195,17 +206,13 @@ class Run:
         """Write metrics.csv."""
         write_table(self.path, self.rows)
 
-    def save_best(self, trainer: Trainer) -> None:
-        """A model file with the parameters of the epoch whose test loss is the smallest, unless it is there.
+    def _write_best(self, params: FlatParams, architecture: Architecture, dtype: str, epoch: int) -> None:
+        """A model file with the parameters of the epoch whose test loss is the smallest.
 
         For whoever wants that model: a run that goes on needs it not, its checkpoint has the same numbers.
         """
-        model, epoch = trainer.model, trainer.state.best_epoch
-        if trainer.state.best_loss is None or epoch == self.best_written:
-            return
-        best = FlatParams(model.params.shapes, model.backend, model.dtype)
-        best.flat[...] = trainer.best_params
-        checkpoints.save_checkpoint(checkpoints.best_path(self.path, epoch), model, best, run={"epoch": epoch})
+        path = checkpoints.best_path(self.path, epoch)
+        checkpoints.save_checkpoint(path, architecture, dtype, params, run={"epoch": epoch})
         self.best_written = epoch
 
     def prune(self) -> str | None:
@@ -236,6 +243,14 @@ class Run:
         if self.history:
             document["history"] = self.history  # the oldest first
         write_text(self.path / CONFIG, json.dumps(document, indent=2) + "\n")
+
+
+def _take_back(path: Path, made: list[Path]) -> None:
+    """Remove what `Run.create` made, as far as nothing else has been written."""
+    if path / checkpoints.FOLDER in made:  # then there was no config.json before either
+        with suppress(OSError):
+            (path / CONFIG).unlink(missing_ok=True)
+    remove_folders(made)
 
 
 def _check_free(path: Path) -> None:
