@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae.backend import to_host
+from tinyvae.model.architecture import checked_count
 from tinyvae.model.vae import VAE
 
 PATHS = ("line", "sphere")
@@ -21,11 +22,11 @@ def interpolate(a: np.ndarray, b: np.ndarray, steps: int, path: str = "line") ->
     them is nearer to 0 than draws are. Where a and b are (anti)parallel, or one is 0, no arc is singled out, and the
     line is taken.
 
-    Raises ValueError for an unknown path.
+    Raises ValueError for an unknown path, and for steps < 1.
     """
     if path not in PATHS:
         raise ValueError(f"path must be one of {', '.join(PATHS)}, not {path!r}")
-    t = np.linspace(0, 1, steps)[:, None]  # (steps, 1)
+    t = np.linspace(0, 1, checked_count("steps", steps))[:, None]  # (steps, 1)
     length_a, length_b = np.linalg.norm(a), np.linalg.norm(b)
     cosine = float(np.clip((a / length_a) @ (b / length_b), -1, 1)) if length_a > 0 and length_b > 0 else 1.0
     angle = np.arccos(cosine)

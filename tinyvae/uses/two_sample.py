@@ -24,6 +24,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tinyvae.backend import as_generator
+from tinyvae.model.architecture import checked_count
+
 BLOCK = 50  # permutations done at once; between them, progress is told
 
 
@@ -47,17 +50,17 @@ def energy_distance(x: np.ndarray, y: np.ndarray) -> float:
 def permutation_test(
     x: np.ndarray,
     y: np.ndarray,
-    rng: np.random.Generator,
+    rng: np.random.Generator | int,
     permutations: int = 999,
     progress: Callable[[int], None] = lambda done: None,
 ) -> TwoSample:
     """The energy distance between x (n, data) and y (m, data), and its p-value.
 
-    rng shuffles the rows; the p-value is a multiple of 1 / (permutations + 1). progress is called with the number of
-    permutations done. Raises ValueError as `energy_distance` does, and for fewer than one permutation.
+    rng, a generator or a seed, shuffles the rows; the p-value is a multiple of 1 / (permutations + 1). progress is
+    called with the number of permutations done. Raises ValueError as `energy_distance` does, and for fewer than one
+    permutation.
     """
-    if permutations < 1:
-        raise ValueError(f"permutations must be at least 1, not {permutations}")
+    permutations, rng = checked_count("permutations", permutations), as_generator(rng)
     rows = _pooled(x, y)
     A, w = _distances(rows), _weights(len(x), len(y))  # (n + m, n + m), (n + m,)
     real = float(-w @ A @ w)
