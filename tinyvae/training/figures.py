@@ -8,14 +8,13 @@ from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from tinyvae.backend import to_host
 from tinyvae.model.steering import every_label, interpolate
 from tinyvae.model.vae import VAE
 from tinyvae.training import streams
 from tinyvae.training.data import Dataset
+from tinyvae.training.drawing import Axes, Figure, own_style
 from tinyvae.training.files import write_atomically
 from tinyvae.training.metrics import Row
 
@@ -52,9 +51,11 @@ def write_figures(run: Path, model: VAE, dataset: Dataset, rows: list[Row], seed
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG as a whole or not at all."""
-    write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=DPI))
+    with own_style():
+        write_atomically(path, lambda temporary: figure.savefig(temporary, format="png", dpi=DPI, backend="agg"))
 
 
+@own_style()
 def loss_curves(rows: list[Row]) -> Figure:
     """Loss, nll and kl after every epoch, for the training and the test set."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
@@ -77,6 +78,7 @@ def loss_curves(rows: list[Row]) -> Figure:
     return figure
 
 
+@own_style()
 def reconstructions(model: VAE, dataset: Dataset, n: int = 12) -> Figure:
     """Test rows, and below each the mean of p(x|z) at z = mu: what survives the way through the latent space."""
     n = min(n, dataset.x_test.shape[0])
@@ -96,6 +98,7 @@ def reconstructions(model: VAE, dataset: Dataset, n: int = 12) -> Figure:
     return figure
 
 
+@own_style()
 def samples(model: VAE, image_shape: tuple[int, int] | None, n: int, seed: int) -> Figure:
     """Means of p(x|z) for z drawn from the prior; a conditional model's in one column for each label."""
     rng, classes = np.random.default_rng([seed, streams.SAMPLES]), model.architecture.classes
@@ -108,6 +111,7 @@ def samples(model: VAE, image_shape: tuple[int, int] | None, n: int, seed: int) 
     return sheet(x, image_shape, title, columns=classes, ink=ink_of(model, x))
 
 
+@own_style()
 def labels(model: VAE, dataset: Dataset, n: int = 8) -> Figure:
     """Test images (left), and each one's z decoded with every label of a conditional model."""
     assert dataset.y_test is not None
@@ -126,6 +130,7 @@ def ink_of(model: VAE, x: np.ndarray) -> tuple[float, float]:
     return (0.0, 1.0) if model.architecture.likelihood == "bernoulli" else (float(x.min()), float(x.max()))
 
 
+@own_style()
 def sheet(
     x: np.ndarray,
     image_shape: tuple[int, int] | None,
@@ -163,6 +168,7 @@ def interpolation_path(model: VAE, x: np.ndarray, y: np.ndarray | None, steps: i
     return to_host(model.decode(interpolate(mu[0], mu[1], steps), None if y is None else np.repeat(y[0], steps)))
 
 
+@own_style()
 def interpolation(model: VAE, dataset: Dataset, pairs: int = 5, steps: int = 9) -> Figure:
     """Straight lines in the latent space between test rows, decoded; at both ends the test rows themselves."""
     if model.architecture.classes:
@@ -195,6 +201,7 @@ def interpolation(model: VAE, dataset: Dataset, pairs: int = 5, steps: int = 9) 
     return figure
 
 
+@own_style()
 def latent_space(model: VAE, dataset: Dataset, limit: int = 5000) -> Figure:
     """mu of the test rows, coloured by label; in more than two dimensions, along the two in which mu varies most."""
     x, y = dataset.x_test[:limit], dataset.y_test
@@ -236,6 +243,7 @@ def manifold_points() -> np.ndarray:
     return np.array([(a, b) for b in reversed(quantiles) for a in quantiles])
 
 
+@own_style()
 def manifold(model: VAE, image_shape: tuple[int, int] | None) -> Figure:
     """The decoder's mean over the whole of a two-dimensional latent space (Kingma & Welling 2014, figure 4)."""
     z = manifold_points()  # (225, 2)
@@ -248,6 +256,7 @@ def manifold(model: VAE, image_shape: tuple[int, int] | None) -> Figure:
     return figure
 
 
+@own_style()
 def label_manifold(figure: Figure, image_shape: tuple[int, int]) -> None:
     """Write the values of z beside the grid that `sheet` drew of `manifold_points`."""
     (h, w), axes, quantiles = image_shape, figure.axes[0], manifold_points()[:MANIFOLD, 0]
@@ -258,6 +267,7 @@ def label_manifold(figure: Figure, image_shape: tuple[int, int]) -> None:
     axes.tick_params(length=0)
 
 
+@own_style()
 def data_and_samples(model: VAE, dataset: Dataset, seed: int, limit: int = 5000) -> Figure:
     """For data in the plane: the training points beside as many draws from the model, noise of p(x|z) included."""
     x = dataset.values(dataset.x_train[:limit])  # (rows, 2)
@@ -282,6 +292,7 @@ def data_and_samples(model: VAE, dataset: Dataset, seed: int, limit: int = 5000)
     return figure
 
 
+@own_style()
 def _compare_vectors(x: np.ndarray, y: np.ndarray) -> Figure:
     """Data against reconstruction, one dot for each number."""
     figure = Figure(figsize=(4.6, 4.4), layout="constrained")
@@ -297,6 +308,7 @@ def _compare_vectors(x: np.ndarray, y: np.ndarray) -> Figure:
     return figure
 
 
+@own_style()
 def _strips(x: np.ndarray, title: str, block: int | None = None) -> Figure:
     """Rows of numbers as rows of colour; a line after every `block` rows."""
     figure = Figure(figsize=(7, 4), layout="constrained")
