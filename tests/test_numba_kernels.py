@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -131,7 +132,8 @@ def test_what_is_announced_is_true_where_nothing_can_be_kept(
     listeners: list[Any] = []
     monkeypatch.setattr(numba_fused.numba, "njit", njit)
     monkeypatch.setattr(numba_fused, "_not_kept", [])
-    monkeypatch.setattr(numba_fused.event, "register", lambda kind, listener: listeners.append(listener))
+    events = SimpleNamespace(Listener=numba_fused.event.Listener, register=lambda kind, one: listeners.append(one))
+    monkeypatch.setattr(numba_fused, "event", events)
     plus_one = numba_fused._compiled()(lambda x: x + 1)
     assert plus_one(2) == 3  # compiled either way
     options = ["--epochs", "1", "--no-figures", "--kernels", "numba", "--hidden", "4", "--out", str(tmp_path / "run")]
