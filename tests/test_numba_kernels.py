@@ -130,7 +130,7 @@ def test_what_is_announced_is_true_where_nothing_can_be_kept(
         return truth(**options)
 
     listeners: list[Any] = []
-    monkeypatch.setattr(numba_fused.numba, "njit", njit)
+    monkeypatch.setattr(numba_fused, "numba", SimpleNamespace(njit=njit))
     monkeypatch.setattr(numba_fused, "_not_kept", [])
     events = SimpleNamespace(Listener=numba_fused.event.Listener, register=lambda kind, one: listeners.append(one))
     monkeypatch.setattr(numba_fused, "event", events)
