@@ -1,12 +1,14 @@
 """What the commands on a trained run share: the run, its model, its test data, and other rows to look at."""
 
 import argparse
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from tinyvae.errors import DataError, UsageError
+from tinyvae.errors import CheckpointError, DataError, TinyvaeError, UsageError
+from tinyvae.model.steering import listed
 from tinyvae.model.vae import VAE
 from tinyvae.training import checkpoint as checkpoints
 from tinyvae.training import data, streams
@@ -15,6 +17,8 @@ from tinyvae.training.config import BACKENDS, Config, check_data_name, replaced
 from tinyvae.training.data import Dataset
 from tinyvae.training.data.rows import PARTS, Rows, load_rows
 from tinyvae.training.run import check_same_data, load_data, stored_config
+
+WITH_EVERY_LABEL = ("digits", "mnist", "fashion-mnist")  # of their classes: known without loading them
 
 
 @dataclass(frozen=True)
@@ -25,13 +29,44 @@ class Trained:
     config: Config
     model: VAE
     epoch: int
+    _loaded: dict[str | None, Dataset] = field(default_factory=dict, repr=False, compare=False)
 
     def dataset(self, data_dir: str | None) -> Dataset:
         """The run's data, the very same as in training. Raises DataError or CheckpointError if it cannot be had."""
-        config = replaced(self.config, {"data_dir": data_dir}) if data_dir else self.config
-        dataset = load_data(config)
-        check_same_data(self.checkpoint, dataset)
-        return dataset
+        if data_dir not in self._loaded:
+            config = replaced(self.config, {"data_dir": data_dir}) if data_dir else self.config
+            dataset = load_data(config)
+            check_same_data(self.checkpoint, dataset)
+            own = self.image_shape
+            if dataset.image_shape != own:  # the same numbers, but a mask or a picture would not be the same
+                raise CheckpointError(
+                    f"{self.checkpoint.path}: was made with {_kind(own)}, but {dataset.name} now holds "
+                    f"{_kind(dataset.image_shape)}"
+                )
+            self._loaded[data_dir] = dataset
+        return self._loaded[data_dir]
+
+    @property
+    def image_shape(self) -> tuple[int, int] | None:
+        """(height, width) of the images that the run was trained on; None if these were no images."""
+        shape = self.checkpoint.run["image_shape"]
+        return shape and (shape[0], shape[1])
+
+    def labels(self, data_dir: str | None) -> np.ndarray | None:
+        """The labels that a conditional run's training rows have, (labels,) ascending.
+
+        None if its data cannot be had any more: a line on stderr then says that labels cannot be checked.
+        """
+        classes = self.model.architecture.classes
+        if self.config.data in WITH_EVERY_LABEL:
+            return np.arange(classes)  # a conditional run leaves none out
+        try:
+            y = self.dataset(data_dir).y_train
+        except TinyvaeError as error:
+            print(f"note: which labels the run was trained with cannot be checked: {error}", file=sys.stderr)
+            return None
+        assert y is not None  # of a conditional run, as `load_data` holds
+        return np.unique(y)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +106,7 @@ def rows_of(args: argparse.Namespace, trained: Trained) -> Rows:
     """The rows that DATA and --part name, made black and white as the run's own data was.
 
     Raises UsageError or DataError if they cannot be had, or if the run's model cannot have made them: another width,
-    other values, no labels for a conditional model.
+    images of another shape, other values; for a conditional model no labels, or some that it was not trained with.
     """
     try:
         check_data_name(args.data, data.NAMES)
@@ -82,6 +117,18 @@ def rows_of(args: argparse.Namespace, trained: Trained) -> Rows:
     architecture, x = trained.model.architecture, rows.x
     if x.shape[1] != architecture.data_dim:
         raise DataError(f"{rows.name}: has {x.shape[1]} columns, but the run was trained on {architecture.data_dim}")
+    if None not in (rows.image_shape, trained.image_shape) and rows.image_shape != trained.image_shape:
+        raise DataError(
+            f"{rows.name}: holds {_kind(rows.image_shape)}, but the run was trained on {_kind(trained.image_shape)}"
+        )
+    if rows.image_shape is not None and trained.image_shape is None:
+        print(
+            f"note: {rows.name}: {_kind(rows.image_shape)} are taken as rows of {x.shape[1]} numbers, pixel row after "
+            "pixel row, for the run was trained on rows",
+            file=sys.stderr,
+        )
+    if architecture.classes and rows.y is not None:
+        _check_occurs(args, trained, rows)
     try:
         if trained.config.binarize != "none":
             if x.min() < 0 or x.max() > 1:
@@ -95,6 +142,20 @@ def rows_of(args: argparse.Namespace, trained: Trained) -> Rows:
     except ValueError as error:
         raise DataError(f"{rows.name}: {error}") from error
     return Rows(rows.name, x, rows.y, rows.image_shape)
+
+
+def _check_occurs(args: argparse.Namespace, trained: Trained, rows: Rows) -> None:
+    labels = trained.labels(args.data_dir)
+    strange = [] if labels is None else np.setdiff1d(rows.y, labels)
+    if labels is not None and len(strange):
+        raise DataError(
+            f"{rows.name}: has the label{'s' if len(strange) > 1 else ''} {listed(strange)}, which no training row of "
+            f"the run has: these have {listed(labels)}"
+        )
+
+
+def _kind(image_shape: tuple[int, int] | None) -> str:
+    return f"images of {image_shape[0]} x {image_shape[1]} pixels" if image_shape else "rows that are no images"
 
 
 def is_own_data(args: argparse.Namespace, trained: Trained) -> bool:

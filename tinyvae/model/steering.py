@@ -38,17 +38,28 @@ def interpolate(a: np.ndarray, b: np.ndarray, steps: int, path: str = "line") ->
     return share_a * a + share_b * b  # (steps, latent)
 
 
-def every_label(model: VAE, x: Any, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def listed(labels: np.ndarray) -> str:
+    """Labels in ascending order, in words: "1, 3, 4", or "0 to 9" where three or more leave none out."""
+    if len(labels) > 2 and labels[-1] - labels[0] == len(labels) - 1:
+        return f"{labels[0]} to {labels[-1]}"
+    if len(labels) > 20:
+        return f"{len(labels)} numbers from {labels[0]} to {labels[-1]}"
+    return ", ".join(map(str, labels))
+
+
+def every_label(model: VAE, x: Any, y: np.ndarray, labels: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Each row's z = mu with every label, to be decoded: what stays is what the label does not say.
 
     The row's own label goes into the encoder, each label in turn into the decoder. For digits what stays is the
     handwriting: Kingma et al. 2014, "Semi-supervised learning with deep generative models", figure 2 ("analogies").
 
     x (rows, data), y (rows,) -> z (rows * classes, latent), labels (rows * classes,), those of a row side by side.
+    labels (classes,): those that occur in the training data, where some of 0..classes-1 do not (default: all).
     Raises ValueError if the model is not conditional.
     """
     classes = model.architecture.classes
     if not classes:
         raise ValueError("the model is not conditional: it knows no labels (train with --conditional)")
     mu = to_host(model.encode(x, y)[0])  # (rows, latent)
-    return np.repeat(mu, classes, axis=0), np.tile(np.arange(classes), len(mu))
+    labels = np.arange(classes) if labels is None else labels
+    return np.repeat(mu, len(labels), axis=0), np.tile(labels, len(mu))

@@ -10,7 +10,7 @@ from statistics import NormalDist
 import numpy as np
 
 from tinyvae.backend import to_host
-from tinyvae.model.steering import every_label, interpolate
+from tinyvae.model.steering import every_label, interpolate, listed
 from tinyvae.model.vae import VAE
 from tinyvae.training import streams
 from tinyvae.training.data import Dataset
@@ -27,18 +27,20 @@ DPI = 150
 
 def write_figures(run: Path, model: VAE, dataset: Dataset, rows: list[Row], seed: int = 0) -> list[Path]:
     """Draw every picture that fits the data into run/figures; the paths, in the order a reader wants them."""
+    known = _labels(model, dataset.y_train, slice(None))  # (rows,)
+    occurring = None if known is None else np.unique(known)  # (labels,): no picture is of a label that nobody has
     makers: dict[str, Callable[[], Figure]] = {"loss": lambda: loss_curves(rows)}
     if dataset.data_dim == 2:
         makers["data_and_samples"] = lambda: data_and_samples(model, dataset, seed)
     makers["reconstructions"] = lambda: reconstructions(model, dataset)
     if dataset.data_dim != 2:
-        makers["samples"] = lambda: samples(model, dataset.image_shape, 64, seed)
+        makers["samples"] = lambda: samples(model, dataset.image_shape, 64, seed, occurring)
         if model.architecture.classes and dataset.image_shape:
-            makers["labels"] = lambda: labels(model, dataset)
+            makers["labels"] = lambda: labels(model, dataset, occurring)
     makers["interpolation"] = lambda: interpolation(model, dataset)
     makers["latent"] = lambda: latent_space(model, dataset)
     if model.architecture.latent_dim == 2 and dataset.data_dim != 2:
-        makers["manifold"] = lambda: manifold(model, dataset.image_shape)
+        makers["manifold"] = lambda: manifold(model, dataset.image_shape, 0 if occurring is None else int(occurring[0]))
     folder = run / FOLDER
     folder.mkdir(exist_ok=True)
     paths = []
@@ -99,30 +101,37 @@ def reconstructions(model: VAE, dataset: Dataset, n: int = 12) -> Figure:
 
 
 @own_style()
-def samples(model: VAE, image_shape: tuple[int, int] | None, n: int, seed: int) -> Figure:
-    """Means of p(x|z) for z drawn from the prior; a conditional model's in one column for each label."""
+def samples(
+    model: VAE, image_shape: tuple[int, int] | None, n: int, seed: int, labels: np.ndarray | None = None
+) -> Figure:
+    """Means of p(x|z) for z drawn from the prior; a conditional model's in one column for each of `labels` (labels,),
+    or for each that there can be."""
     rng, classes = np.random.default_rng([seed, streams.SAMPLES]), model.architecture.classes
     if not classes:
         x = to_host(model.sample(n, rng))  # (n, data)
         return sheet(x, image_shape, f"{n} samples: the decoder's mean at z drawn from N(0, I)", ink=ink_of(model, x))
-    n = max(1, n // classes) * classes
-    x = to_host(model.sample(n, rng, y=np.arange(n) % classes))  # (n, data)
-    title = f"Samples: the decoder's mean at z drawn from N(0, I); columns: labels 0 to {classes - 1}"
-    return sheet(x, image_shape, title, columns=classes, ink=ink_of(model, x))
+    labels = np.arange(classes) if labels is None else labels
+    n = max(1, n // len(labels)) * len(labels)
+    x = to_host(model.sample(n, rng, y=labels[np.arange(n) % len(labels)]))  # (n, data)
+    title = f"Samples: the decoder's mean at z drawn from N(0, I); columns: labels {listed(labels)}"
+    return sheet(x, image_shape, title, columns=len(labels), ink=ink_of(model, x))
 
 
 @own_style()
-def labels(model: VAE, dataset: Dataset, n: int = 8) -> Figure:
-    """Test images (left), and each one's z decoded with every label of a conditional model."""
+def labels(model: VAE, dataset: Dataset, labels: np.ndarray | None = None, n: int = 8) -> Figure:
+    """Test images (left), and each one's z decoded with every label of a conditional model, or with each of `labels`
+    (labels,)."""
     assert dataset.y_test is not None
     assert dataset.image_shape is not None
     rows = _spread(dataset, min(n, len(dataset.x_test)))
-    x, classes = dataset.values(dataset.x_test[rows]), model.architecture.classes  # (n, data)
-    decoded = to_host(model.decode(*every_label(model, x, dataset.y_test[rows]))).reshape(len(rows), classes, -1)
+    x = dataset.values(dataset.x_test[rows])  # (n, data)
+    labels = np.arange(model.architecture.classes) if labels is None else labels
+    z, y = every_label(model, x, dataset.y_test[rows], labels)  # (n * labels, latent), (n * labels,)
+    decoded = to_host(model.decode(z, y)).reshape(len(rows), len(labels), -1)  # (n, labels, data)
     blank = np.full((len(rows), 1, x.shape[1]), np.nan)
-    images = np.concatenate([x[:, None], blank, decoded], axis=1)  # (n, 2 + classes, data)
-    title = f"Left: test images. Then the z of each, decoded with the labels 0 to {classes - 1}"
-    return sheet(images.reshape(-1, x.shape[1]), dataset.image_shape, title, 2 + classes, ink_of(model, x))
+    images = np.concatenate([x[:, None], blank, decoded], axis=1)  # (n, 2 + labels, data)
+    title = f"Left: test images. Then the z of each, decoded with the labels {listed(labels)}"
+    return sheet(images.reshape(-1, x.shape[1]), dataset.image_shape, title, 2 + len(labels), ink_of(model, x))
 
 
 def ink_of(model: VAE, x: np.ndarray) -> tuple[float, float]:
@@ -244,12 +253,12 @@ def manifold_points() -> np.ndarray:
 
 
 @own_style()
-def manifold(model: VAE, image_shape: tuple[int, int] | None) -> Figure:
-    """The decoder's mean over the whole of a two-dimensional latent space (Kingma & Welling 2014, figure 4)."""
-    z = manifold_points()  # (225, 2)
-    label = np.zeros(len(z), dtype=int) if model.architecture.classes else None
-    x = to_host(model.decode(z, label))  # (225, data)
-    title = "The plane of z, decoded" + (" with label 0" if model.architecture.classes else "")
+def manifold(model: VAE, image_shape: tuple[int, int] | None, label: int = 0) -> Figure:
+    """The decoder's mean over the whole of a two-dimensional latent space (Kingma & Welling 2014, figure 4); a
+    conditional model's with this label."""
+    z, conditional = manifold_points(), model.architecture.classes > 0  # (225, 2)
+    x = to_host(model.decode(z, np.full(len(z), label) if conditional else None))  # (225, data)
+    title = "The plane of z, decoded" + (f" with label {label}" if conditional else "")
     figure = sheet(x, image_shape, title, MANIFOLD, ink_of(model, x))
     if image_shape is not None:
         label_manifold(figure, image_shape)
