@@ -93,7 +93,7 @@ def test_what_cannot_be_scored_is_refused() -> None:
     x = np.zeros((2, DATA))
     with pytest.raises(ValueError, match="method must be one of elbo, likelihood, not 'mse'"):
         anomaly_scores(model, x, rng, "mse")
-    with pytest.raises(ValueError, match="samples must be at least 1, not 0"):
+    with pytest.raises(ValueError, match="samples must be a whole number, at least 1, not 0"):
         anomaly_scores(model, x, rng, samples=0)
     for method in METHODS:
         with pytest.raises(ValueError, match="NaN"):

@@ -18,13 +18,14 @@ from tinyvae.model.vae import CHUNK
 EPS = eps_of("float64")
 
 
-class Replay:
+class Replay(np.random.Generator):
     """A generator that hands out the given noise, call by call."""
 
     def __init__(self, noise: Iterable[np.ndarray]) -> None:
+        super().__init__(np.random.PCG64(0))
         self.noise = iter(noise)
 
-    def standard_normal(self, size: Any = None, dtype: Any = None) -> np.ndarray:
+    def standard_normal(self, size: Any = None, dtype: Any = None) -> np.ndarray:  # pyright: ignore
         eps = next(self.noise)
         assert eps.shape == size
         return eps.astype(dtype)
@@ -127,7 +128,7 @@ def test_more_rows_than_a_chunk_are_the_same_rows_and_progress_is_told() -> None
 
 
 def test_samples_must_be_at_least_1() -> None:
-    with pytest.raises(ValueError, match="samples must be at least 1, not 0"):
+    with pytest.raises(ValueError, match="samples must be a whole number, at least 1, not 0"):
         log_likelihood(make("bernoulli"), np.zeros((2, 6)), 0, np.random.default_rng(0))
 
 

@@ -4,13 +4,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from strategies import ULP
 
+from tinyvae.commands import main
+from tinyvae.errors import TinyvaeError
 from tinyvae.ops.activations import ACTIVATIONS
+from tinyvae.training.trainer import Trainer
 
 numba = pytest.importorskip(
     "numba", reason="Numba is not installed, so its kernels were not tested: python -m pip install 'tinyvae[numba]'"
@@ -110,3 +114,36 @@ def test_compiling_is_announced_once_and_not_when_there_is_nothing_to_compile(tm
         done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=100)
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("compiling the kernels") == announced
+
+
+@pytest.mark.parametrize(
+    ("can_be_written", "said"), [(True, "once: they are kept"), (False, "at every run: no folder")]
+)
+def test_what_is_announced_is_true_where_nothing_can_be_kept(
+    can_be_written: bool, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = numba.njit
+
+    def njit(**options: Any) -> Any:
+        if options.pop("cache", False) and not can_be_written:
+            raise RuntimeError("cannot cache function 'plus_one': no locator available")  # as Numba does
+        return truth(**options)
+
+    listeners: list[Any] = []
+    monkeypatch.setattr(numba_fused, "numba", SimpleNamespace(njit=njit))
+    monkeypatch.setattr(numba_fused, "_not_kept", [])
+    events = SimpleNamespace(Listener=numba_fused.event.Listener, register=lambda kind, one: listeners.append(one))
+    monkeypatch.setattr(numba_fused, "event", events)
+    plus_one = numba_fused._compiled()(lambda x: x + 1)
+    assert plus_one(2) == 3  # compiled either way
+    options = ["--epochs", "1", "--no-figures", "--kernels", "numba", "--hidden", "4", "--out", str(tmp_path / "run")]
+
+    def first_kernel(self: Trainer, stop: Any) -> bool:
+        listeners[0].on_start(None)
+        raise TinyvaeError("enough")
+
+    monkeypatch.setattr(Trainer, "run", first_kernel)
+    assert main(["train", *options, "--backend", "numpy"]) == 1
+    out = capsys.readouterr().out
+    assert out.count("compiling the kernels") == 1
+    assert f"compiling the kernels ({said}" in out

@@ -143,14 +143,14 @@ def test_labels_go_with_their_rows_in_every_chunk() -> None:
 
 def test_what_cannot_be_restored_is_refused() -> None:
     model, rng, x = small_model("bernoulli", 0), np.random.default_rng(0), np.zeros((2, 4))
-    for steps, chains in [(0, 1), (1, 0)]:
-        with pytest.raises(ValueError, match=f"at least 1, not {steps} and {chains}"):
+    for steps, chains, name in [(0, 1, "steps"), (1, 0, "chains")]:
+        with pytest.raises(ValueError, match=f"{name} must be a whole number, at least 1, not 0"):
             fill_in(model, x, x == 0, x, rng, steps, chains)
     with pytest.raises(ValueError, match="truth values of shape"):
         fill_in(model, x, x, x, rng)
     with pytest.raises(ValueError, match="truth values of shape"):
         fill_in(model, x, x[:1] == 0, x, rng)
-    with pytest.raises(ValueError, match="draws must be at least 1"):
+    with pytest.raises(ValueError, match="draws must be a whole number, at least 1, not 0"):
         denoise(model, x, rng, 0)
 
 

@@ -1,5 +1,6 @@
 """The face for scikit-learn: its own checks, and what they do not look at: units, densities, round trips, going on."""
 
+import copy
 import doctest
 import functools
 import io
@@ -7,6 +8,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -209,9 +211,9 @@ def test_a_grid_search_goes_by_the_score_and_finds_the_number_of_factors() -> No
 
 def test_a_clone_has_the_parameters_and_nothing_else() -> None:
     vae = small(beta=0.5).fit(correlated(20))
-    copy = duplicate(vae)
-    assert copy.get_params() == vae.get_params()
-    assert not [name for name in vars(copy) if name.endswith("_")]
+    other = duplicate(vae)
+    assert other.get_params() == vae.get_params()
+    assert not [name for name in vars(other) if name.endswith("_")]
 
 
 def test_columns_have_names_and_come_as_a_data_frame_where_that_is_asked_for() -> None:
@@ -299,6 +301,35 @@ def through_a_memory_map(vae: VAETransformer, folder: Path) -> VAETransformer:
 
 
 ROUND_TRIPS = [through_pickle, through_joblib, through_a_memory_map]
+
+
+def test_any_copy_of_a_fitted_transformer_is_of_its_own() -> None:
+    X = correlated(40)
+    vae = small().fit(X)
+    expected = vae.transform(X)
+    for twin in (copy.copy(vae), copy.deepcopy(vae), pickle.loads(pickle.dumps(vae))):
+        np.testing.assert_array_equal(twin.transform(X), expected)
+        twin.partial_fit(X)
+        assert (twin.transform(X) != expected).any()
+        np.testing.assert_array_equal(vae.transform(X), expected)
+
+
+def test_a_fitted_transformer_is_shared_by_threads() -> None:
+    X = correlated(40)
+    vae = small().fit(X)
+    tables, before = [X[:1], X[:7], X], sys.getswitchinterval()
+    calls = [
+        vae.transform, vae.score_samples, lambda X: vae.inverse_transform(vae.transform(X)),
+        lambda X: vae.sample(len(X), random_state=0),
+    ]  # fmt: skip
+    jobs = [(call, table) for call in calls for table in tables] * 6
+    expected = [call(table).tobytes() for call, table in jobs]
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            assert [a.tobytes() for a in pool.map(lambda job: job[0](job[1]), jobs)] == expected
+    finally:
+        sys.setswitchinterval(before)
 
 
 @pytest.mark.parametrize("trip", ROUND_TRIPS, ids=lambda trip: trip.__name__)
@@ -462,8 +493,8 @@ class Bug:
 
 
 class OwnNoise(tinyvae.sklearn._SameForEveryRow):
-    def standard_normal(self, shape: tuple[int, int]) -> np.ndarray:
-        return self.rng.standard_normal(shape)
+    def standard_normal(self, shape: Any) -> np.ndarray:
+        return np.random.Generator.standard_normal(self, shape)
 
 
 def logvar(self: VAETransformer, X: Any) -> np.ndarray:

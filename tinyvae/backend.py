@@ -5,7 +5,9 @@ No other file imports CuPy. The formulas never ask where they run: `array_module
 
 import importlib
 import sys
+import warnings
 from dataclasses import dataclass
+from numbers import Integral
 from types import ModuleType
 from typing import Any
 
@@ -54,6 +56,21 @@ class Backend:
         return self.xp.random.Generator(self.xp.random.Philox4x3210(int(seed.generate_state(1)[0])))  # it keeps 32 bits
 
 
+def as_generator(rng: Any) -> np.random.Generator:
+    """`rng` as a NumPy generator, on any backend: a generator as it is, a whole number as the seed of a new one.
+
+    Raises TypeError for anything else, ValueError for a seed below 0.
+    """
+    if isinstance(rng, np.random.Generator):
+        return rng
+    if isinstance(rng, (bool, np.bool_)) or not isinstance(rng, Integral):
+        given = f"the module {rng.__name__}" if isinstance(rng, ModuleType) else repr(rng)
+        raise TypeError(f"rng must be a numpy.random.Generator, or a whole number as its seed, not {given}")
+    if rng < 0:
+        raise ValueError(f"rng must be at least 0 where it is a seed, not {rng}")
+    return np.random.default_rng(int(rng))
+
+
 def array_module(*arrays: Array) -> Any:
     """The module (numpy or cupy) that all the arrays belong to.
 
@@ -93,6 +110,15 @@ def get_backend(name: str = "numpy", device: int = 0) -> Backend:
     cupy = importlib.import_module("cupy")
     cupy.cuda.Device(device).use()
     return Backend("cupy", cupy, device)
+
+
+def backend_or_numpy(name: str, device: int = 0) -> Backend:
+    """The backend of that name or, where this machine lacks it, NumPy and a warning: for what was made elsewhere."""
+    try:
+        return get_backend(name, device)
+    except BackendError as error:
+        warnings.warn(f"loaded with NumPy instead: {error}", UserWarning, stacklevel=2)
+        return get_backend("numpy")
 
 
 def cupy_problem(device: int = 0) -> str | None:

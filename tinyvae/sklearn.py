@@ -63,7 +63,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     loss_curve_         the training loss of every epoch, in nats for each row, with nll in the units of X
     n_features_in_      the columns of X; feature_names_in_: their names, where X has names
 
-    The buffers of `model_` are used again at every call: give each thread its own copy.
+    Threads may share a fitted transformer, as they may share `model_`; a copy shares nothing with it.
 
     >>> import numpy as np
     >>> from tinyvae.sklearn import VAETransformer
@@ -241,7 +241,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         x = self._rows(X)
         log_p = np.empty(x.shape[0])  # (rows,)
         for start in range(0, x.shape[0], CHUNK):  # as many rows as it takes at a time
-            noise = _SameForEveryRow(np.random.default_rng([self._seed, streams.IMPORTANCE]))
+            noise = _SameForEveryRow(np.random.default_rng([self._seed, streams.IMPORTANCE]).bit_generator)
             rows = slice(start, start + CHUNK)
             log_p[rows] = log_likelihood(self.model_, x[rows], int(self.importance_samples), noise).log_p
         return log_p - self._log_scale()
@@ -318,15 +318,12 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         self.model_ = model
 
 
-class _SameForEveryRow:
-    """In the place of a generator: draws that are the same for every row."""
+class _SameForEveryRow(np.random.Generator):
+    """Draws that are the same for every row."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
-        self.rng = rng
-
-    def standard_normal(self, shape: tuple[int, int]) -> np.ndarray:
+    def standard_normal(self, shape: Any) -> np.ndarray:  # pyright: ignore[reportIncompatibleMethodOverride]
         """(rows, latent), all rows alike."""
-        return np.broadcast_to(self.rng.standard_normal(shape[1:]), shape)
+        return np.broadcast_to(super().standard_normal(shape[1:]), shape)
 
 
 class _Listener:

@@ -9,8 +9,7 @@ import numpy as np
 from tinyvae.backend import to_host
 from tinyvae.commands import loading
 from tinyvae.errors import TinyvaeError, UsageError
-from tinyvae.model.steering import PATHS, every_label, interpolate
-from tinyvae.model.vae import VAE
+from tinyvae.model.steering import PATHS, every_label, interpolate, listed
 from tinyvae.training import streams
 from tinyvae.training.files import write_atomically
 from tinyvae.uses.run_rows import as_trained
@@ -20,8 +19,9 @@ DESCRIPTION = """\
 Decode new points of a run's latent space: N samples from the prior, a path between two test rows, or (with two latent
 dimensions) the whole plane. What is written is the mean of p(x|z); --draw writes draws of x instead.
 
-A run that was trained with --conditional makes what --label asks for (without it samples take the labels in turn, and
-the rest the test row's own), and --style decodes the z of test rows with every label: a handwriting, ten digits."""
+A run that was trained with --conditional makes what --label asks for: one of the labels that its training rows have.
+Without it samples take these in turn, --manifold takes the first, and --interpolate the test row's own. --style decodes
+the z of test rows with every label: a handwriting, ten digits."""
 EXAMPLES = """\
 examples:
   tinyvae generate runs/digits-20250101-120000 --n 64 --out samples.png
@@ -64,8 +64,8 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, name) < smallest:
             raise UsageError(f"--{name} must be at least {smallest}, not {getattr(args, name)}")
     trained = loading.open_run(args)
-    _check_label(args, trained.model)
-    z, y, title, columns = _styles(args, trained) if args.style else _latents(args, trained)
+    labels = _labels(args, trained)
+    z, y, title, columns = _styles(args, trained, labels) if args.style else _latents(args, trained, labels)
     rng = np.random.default_rng([args.seed, streams.NOISE])
     x = to_host(trained.model.draw(z, rng, y) if args.draw else trained.model.decode(z, y))  # (n, data)
     try:
@@ -74,11 +74,10 @@ def run(args: argparse.Namespace) -> int:
         else:
             from tinyvae.training import figures  # matplotlib takes a while to load
 
-            shape = trained.checkpoint.run["image_shape"]
-            ink = figures.ink_of(trained.model, x)
-            figure = figures.sheet(x, shape and (shape[0], shape[1]), title, columns, ink)
+            shape, ink = trained.record.image_shape, figures.ink_of(trained.model, x)
+            figure = figures.sheet(x, shape, title, columns, ink)
             if args.manifold and shape:
-                figures.label_manifold(figure, (shape[0], shape[1]))
+                figures.label_manifold(figure, shape)
             figures.save_figure(figure, args.out)
     except OSError as error:
         raise TinyvaeError(
@@ -95,62 +94,72 @@ def _npy(x: np.ndarray) -> bytes:
     return content.getvalue()
 
 
-def _check_label(args: argparse.Namespace, model: VAE) -> None:
-    classes = model.architecture.classes
+def _labels(args: argparse.Namespace, trained: loading.Trained) -> np.ndarray:
+    """What a conditional run can be asked for: (labels,) ascending; of another run, none.
+
+    Raises UsageError if what is asked for is not among them.
+    """
+    classes = trained.model.architecture.classes
     if not classes and (args.label is not None or args.style):
         option = "--style" if args.style else "--label"
         raise UsageError(f"{option} needs a run that was trained with --conditional: this one knows no labels")
-    if args.label is not None and not 0 <= args.label < classes:
-        raise UsageError(f"--label must be one of the run's labels, 0 to {classes - 1}, not {args.label}")
     if args.label is not None and args.style:
         raise UsageError("--style decodes with every label: leave --label away")
+    known = trained.labels(args.data_dir) if classes else None
+    labels = np.arange(classes) if known is None else known
+    if args.label is not None and args.label not in labels:
+        raise UsageError(f"--label must be one of the run's labels, {listed(labels)}, not {args.label}")
+    return labels
 
 
 def _latents(
-    args: argparse.Namespace, trained: loading.Trained
+    args: argparse.Namespace, trained: loading.Trained, labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray | None, str, int | None]:
     """The points z (n, latent) to decode, with labels (n,) or None; the picture's title and its number of columns."""
-    model, classes = trained.model, trained.model.architecture.classes
+    model = trained.model
     if args.manifold:
         if model.architecture.latent_dim != 2:
             raise UsageError(f"--manifold needs a two-dimensional z, but this run has {model.architecture.latent_dim}")
         from tinyvae.training import figures
 
         z = figures.manifold_points()  # (225, 2)
-        y = np.full(len(z), args.label or 0) if classes else None
-        return z, y, "The plane of z, decoded" + (f" with label {args.label or 0}" if classes else ""), figures.MANIFOLD
+        if not len(labels):
+            return z, None, "The plane of z, decoded", figures.MANIFOLD
+        label = int(labels[0]) if args.label is None else args.label
+        return z, np.full(len(z), label), f"The plane of z, decoded with label {label}", figures.MANIFOLD
     if args.interpolate:
-        x, labels = _test_rows(args, trained, "--interpolate", args.interpolate)  # (2, data), (2,)
-        mu = to_host(model.encode(x, labels)[0]).astype("float64")  # (2, latent)
+        x, own = _test_rows(args, trained, "--interpolate", args.interpolate, labels)  # (2, data), (2,)
+        mu = to_host(model.encode(x, own)[0]).astype("float64")  # (2, latent)
         z = interpolate(mu[0], mu[1], STEPS, args.path)  # (steps, latent)
         i, j = args.interpolate
         title = f"from test row {i} to test row {j}, along a {args.path}, decoded"
-        if labels is None:
+        if own is None:
             return z, None, title, STEPS
-        label = int(labels[0]) if args.label is None else args.label
+        label = int(own[0]) if args.label is None else args.label
         return z, np.full(len(z), label), f"{title} with label {label}", STEPS
     rng = np.random.default_rng([args.seed, streams.SAMPLES])
     z = rng.standard_normal((args.n, model.architecture.latent_dim))
     title = f"{args.n} samples: {'draws of x' if args.draw else 'means of p(x|z)'} at z from N(0, I)"
-    if not classes:
+    if not len(labels):
         return z, None, title, None
     if args.label is not None:
         return z, np.full(args.n, args.label), f"{title}, label {args.label}", None
-    return z, np.arange(args.n) % classes, f"{title}, labels in turn", classes
+    return z, labels[np.arange(args.n) % len(labels)], f"{title}, labels {listed(labels)} in turn", len(labels)
 
 
-def _styles(args: argparse.Namespace, trained: loading.Trained) -> tuple[np.ndarray, np.ndarray, str, int]:
+def _styles(
+    args: argparse.Namespace, trained: loading.Trained, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, str, int]:
     """As `_latents`: the z of each row, as often as there are labels."""
-    classes = trained.model.architecture.classes
-    x, labels = _test_rows(args, trained, "--style", args.style)  # (rows, data), (rows,)
-    assert labels is not None
-    z, y = every_label(trained.model, x, labels)  # (rows * classes, latent), (rows * classes,)
-    title = f"the z of test rows {', '.join(map(str, args.style))}, with the labels 0 to {classes - 1}"
-    return z, y, title, classes
+    x, own = _test_rows(args, trained, "--style", args.style, labels)  # (rows, data), (rows,)
+    assert own is not None
+    z, y = every_label(trained.model, x, own, labels)  # (rows * labels, latent), (rows * labels,)
+    title = f"the z of test rows {', '.join(map(str, args.style))}, with the labels {listed(labels)}"
+    return z, y, title, len(labels)
 
 
 def _test_rows(
-    args: argparse.Namespace, trained: loading.Trained, option: str, rows: list[int]
+    args: argparse.Namespace, trained: loading.Trained, option: str, rows: list[int], labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """These rows of the run's test set (rows, data), and their labels (rows,) if the run is conditional."""
     dataset = trained.dataset(args.data_dir)
@@ -158,6 +167,11 @@ def _test_rows(
     for i in rows:
         if not 0 <= i <= last:
             raise UsageError(f"{option} needs test rows from 0 to {last}, not {i}")
-    known = trained.model.architecture.classes and dataset.y_test is not None
-    x = as_trained(dataset.x_test, dataset.scale, trained.config)  # (test rows, data)
-    return x[rows], dataset.y_test[rows] if known and dataset.y_test is not None else None
+    x = as_trained(dataset.x_test, dataset.scale, trained.config)[rows]  # (rows, data)
+    if not len(labels) or dataset.y_test is None:
+        return x, None
+    y = dataset.y_test[rows]  # (rows,)
+    for i, label in zip(rows, y, strict=True):
+        if label not in labels:
+            raise UsageError(f"{option}: test row {i} has the label {label}, which no training row has; choose another")
+    return x, y

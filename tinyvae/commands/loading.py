@@ -2,12 +2,13 @@
 
 import argparse
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from tinyvae.errors import DataError, UsageError
+from tinyvae.errors import CheckpointError, DataError, TinyvaeError, UsageError
+from tinyvae.model.steering import listed
 from tinyvae.model.vae import VAE
 from tinyvae.training import checkpoint as checkpoints
 from tinyvae.training import data, streams
@@ -27,6 +28,7 @@ class Trained:
     record: Record
     model: VAE
     epoch: int
+    _loaded: dict[str | None, Dataset] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def config(self) -> Config:
@@ -35,10 +37,33 @@ class Trained:
 
     def dataset(self, data_dir: str | None) -> Dataset:
         """The run's data, the very same as in training. Raises DataError or CheckpointError if it cannot be had."""
-        config = replaced(self.config, {"data_dir": data_dir}) if data_dir else self.config
-        dataset = load_data(config, new_folders=bool(data_dir))
-        check_same_data(self.checkpoint, self.record, dataset)
-        return dataset
+        if data_dir not in self._loaded:
+            config = replaced(self.config, {"data_dir": data_dir}) if data_dir else self.config
+            dataset = load_data(config, new_folders=bool(data_dir))
+            check_same_data(self.checkpoint, self.record, dataset)
+            own = self.record.image_shape
+            if dataset.image_shape != own:  # the same numbers, but a mask or a picture would not be the same
+                raise CheckpointError(
+                    f"{self.checkpoint.path}: was made with {_kind(own)}, but {dataset.name} now holds "
+                    f"{_kind(dataset.image_shape)}"
+                )
+            self._loaded[data_dir] = dataset
+        return self._loaded[data_dir]
+
+    def labels(self, data_dir: str | None) -> np.ndarray | None:
+        """The labels that a conditional run's training rows have, (labels,) ascending.
+
+        None if its data cannot be had any more: a line on stderr then says that labels cannot be checked.
+        """
+        if self.record.labels is not None:
+            return np.array(self.record.labels)
+        try:  # a run of an earlier version
+            y = self.dataset(data_dir).y_train
+        except TinyvaeError as error:
+            print(f"note: which labels the run was trained with cannot be checked: {error}", file=sys.stderr)
+            return None
+        assert y is not None  # of a conditional run, as `load_data` holds
+        return np.unique(y)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -85,7 +110,7 @@ def rows_of(args: argparse.Namespace, trained: Trained) -> Rows:
     """The rows that DATA and --part name, made black and white as the run's own data was.
 
     Raises UsageError or DataError if they cannot be had, or if the run's model cannot have made them: another width,
-    other values, no labels for a conditional model.
+    images of another shape, other values; for a conditional model no labels, or some that it was not trained with.
     """
     try:
         check_data_name(args.data, data.NAMES)
@@ -96,6 +121,17 @@ def rows_of(args: argparse.Namespace, trained: Trained) -> Rows:
     architecture, x = trained.model.architecture, rows.x
     if x.shape[1] != architecture.data_dim:
         raise DataError(f"{rows.name}: has {x.shape[1]} columns, but the run was trained on {architecture.data_dim}")
+    own = trained.record.image_shape
+    if None not in (rows.image_shape, own) and rows.image_shape != own:
+        raise DataError(f"{rows.name}: holds {_kind(rows.image_shape)}, but the run was trained on {_kind(own)}")
+    if rows.image_shape is not None and own is None:
+        print(
+            f"note: {rows.name}: {_kind(rows.image_shape)} are taken as rows of {x.shape[1]} numbers, pixel row after "
+            "pixel row, for the run was trained on rows",
+            file=sys.stderr,
+        )
+    if architecture.classes and rows.y is not None:
+        _check_occurs(args, trained, rows.name, rows.y)
     try:
         if trained.config.binarize != "none":
             if x.min() < 0 or x.max() > 1:
@@ -109,6 +145,22 @@ def rows_of(args: argparse.Namespace, trained: Trained) -> Rows:
     except ValueError as error:
         raise DataError(f"{rows.name}: {error}") from error
     return Rows(rows.name, x, rows.y, rows.image_shape)
+
+
+def _check_occurs(args: argparse.Namespace, trained: Trained, name: str, y: np.ndarray) -> None:
+    labels = trained.labels(args.data_dir)
+    if labels is None:
+        return
+    strange = np.setdiff1d(y, labels)
+    if len(strange):
+        raise DataError(
+            f"{name}: has the label{'s' if len(strange) > 1 else ''} {listed(strange)}, which no training row of "
+            f"the run has: these have {listed(labels)}"
+        )
+
+
+def _kind(image_shape: tuple[int, int] | None) -> str:
+    return f"images of {image_shape[0]} x {image_shape[1]} pixels" if image_shape else "rows that are no images"
 
 
 def is_own_data(args: argparse.Namespace, trained: Trained) -> bool:

@@ -334,8 +334,10 @@ def build(config: Config, dataset: Dataset, reporter: Reporter) -> tuple[Config,
     if model.kernels_name == "numba":
         from tinyvae.kernels import numba_fused  # here, since Numba need not be installed
 
+        kept = "once: they are kept for the next run"
+        anew = "at every run: no folder can be written to keep them; NUMBA_CACHE_DIR can name one"
         numba_fused.announce_compilation(
-            lambda: reporter.line("compiling the kernels (once: they are kept for the next run)")
+            lambda is_kept: reporter.line(f"compiling the kernels ({kept if is_kept else anew})")
         )
     return configs.replaced(config, {"backend": model.backend.name, "kernels": model.kernels_name}), model
 

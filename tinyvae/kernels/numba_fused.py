@@ -31,6 +31,9 @@ LINEAR, RELU, TANH, SIGMOID, SOFTPLUS, ELU, LEAKY_RELU = range(7)
 KINDS = {name: kind for kind, name in enumerate(ACTIVATIONS)}  # in the order of that table (a test holds it)
 
 
+_not_kept: list[str] = []  # functions that no folder can be found for
+
+
 def _compiled(*fastmath: str) -> Callable[[Any], Any]:
     options: dict[str, Any] = {"fastmath": set(fastmath), "error_model": "numpy", "nogil": True}
 
@@ -38,19 +41,23 @@ def _compiled(*fastmath: str) -> Callable[[Any], Any]:
         try:
             return numba.njit(cache=True, **options)(function)  # the next process finds it on disk
         except RuntimeError:  # no folder can be written: each process compiles anew
+            _not_kept.append(function.__name__)
             return numba.njit(**options)(function)
 
     return compiled
 
 
-def announce_compilation(tell: Callable[[], None]) -> None:
-    """Call `tell` when the first function is about to be compiled, which takes seconds; not if all are on disk."""
+def announce_compilation(tell: Callable[[bool], None]) -> None:
+    """Call `tell` when the first function is about to be compiled, which takes seconds; not if all are on disk.
+
+    It is told whether what is compiled will be kept for the next process.
+    """
 
     class Once(event.Listener):
         def on_start(self, event: Any) -> None:
             if not told:
                 told.append(True)
-                tell()
+                tell(not _not_kept)
 
         def on_end(self, event: Any) -> None:
             pass

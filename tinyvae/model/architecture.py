@@ -45,7 +45,7 @@ class Architecture:
         conv: Sequence[int] = (), image_shape: Sequence[int] | None = None, batch_norm: bool = False,
     ) -> "Architecture":  # fmt: skip
         """The architecture, or ValueError saying which part is impossible."""
-        data_dim, latent_dim = _checked_width("data_dim", data_dim), _checked_width("latent_dim", latent_dim)
+        data_dim, latent_dim = checked_count("data_dim", data_dim), checked_count("latent_dim", latent_dim)
         hidden = _checked_widths("hidden", hidden)
         mirrored = hidden[::-1]
         decoder_hidden = mirrored if decoder_hidden is None else _checked_widths("decoder_hidden", decoder_hidden)
@@ -62,7 +62,7 @@ class Architecture:
         if tied and sigma == "predicted":
             raise ValueError("tied weights have no output for a predicted sigma: use sigma 'learned' or 'fixed:VALUE'")
         if classes:
-            classes = _checked_width("classes", classes)
+            classes = checked_count("classes", classes)
         conv = _checked_widths("conv", conv)
         if conv and sigma == "predicted":
             raise ValueError("convolutions have no output for a predicted sigma: use sigma 'learned' or 'fixed:VALUE'")
@@ -145,6 +145,21 @@ class Architecture:
             shapes["likelihood.logvar"] = (1,)
         return shapes
 
+    def as_arguments(self) -> str:
+        """As the arguments of a call of `VAE`: the widths, the likelihood, and what differs from the defaults."""
+        mirrored, has_sigma = self.decoder_hidden == self.hidden[::-1], self.sigma is not None
+        shown = [
+            f"{self.data_dim}, hidden={self.hidden}, latent_dim={self.latent_dim}",
+            "" if mirrored else f"decoder_hidden={self.decoder_hidden}",
+            "" if self.activation == "relu" else f"activation={self.activation!r}",
+            f"likelihood={self.likelihood!r}" + (f", sigma={self.sigma!r}" if has_sigma else ""),
+            "tied=True" if self.tied else "",
+            f"classes={self.classes}" if self.classes else "",
+            f"conv={self.conv}, image_shape={self.image_shape}" if self.conv else "",
+            "batch_norm=True" if self.batch_norm else "",
+        ]
+        return ", ".join(filter(None, shown))
+
     def check_labels(self, y: Any, rows: int) -> None:
         """Raises ValueError if a conditional model gets no labels y (rows,) in 0..classes-1, or another model any."""
         if not self.classes:
@@ -195,13 +210,14 @@ def parse_sigma(sigma: str | None) -> float | None:
 def _checked_widths(name: str, widths: Sequence[int]) -> tuple[int, ...]:
     if not isinstance(widths, Sequence) or isinstance(widths, str):
         raise ValueError(f"{name} must be a list of widths, such as [400], not {widths!r}")
-    return tuple(_checked_width(name, width) for width in widths)
+    return tuple(checked_count(name, width) for width in widths)
 
 
-def _checked_width(name: str, width: int) -> int:
-    if isinstance(width, bool) or not isinstance(width, Integral) or width < 1:
-        raise ValueError(f"{name} must be a whole number, at least 1, not {width!r}")
-    return int(width)
+def checked_count(name: str, count: Any) -> int:
+    """A width, or a number of rows, draws or steps. Raises ValueError unless it is a whole number, at least 1."""
+    if isinstance(count, (bool, np.bool_)) or not isinstance(count, Integral) or count < 1:
+        raise ValueError(f"{name} must be a whole number, at least 1, not {count!r}")
+    return int(count)
 
 
 def _checked_image(data_dim: int, shape: Sequence[int] | None, convolutions: int) -> tuple[int, int]:
@@ -209,7 +225,7 @@ def _checked_image(data_dim: int, shape: Sequence[int] | None, convolutions: int
         raise ValueError(
             "convolutions need images: data of shape (rows, height, width), or image_shape=(height, width)"
         )
-    h, w = (_checked_width("image_shape", size) for size in shape)
+    h, w = (checked_count("image_shape", size) for size in shape)
     if h * w != data_dim:
         raise ValueError(f"image_shape is {h} x {w} = {h * w} pixels, but data_dim is {data_dim}")
     smallest = min(h, w)

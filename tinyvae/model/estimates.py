@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyvae.backend import Array, to_host
+from tinyvae.backend import Array, as_generator, to_host
+from tinyvae.model.architecture import checked_count
 from tinyvae.model.vae import CHUNK, VAE
 from tinyvae.ops import gaussian, importance
 
@@ -33,17 +34,16 @@ def log_likelihood(model: VAE, x: Any, samples: int, rng: Any, progress: Any = N
 
         log p(x) ~ log (1/K) sum_k w_k,    w_k = p(x|z_k) p(z_k) / q(z_k|x),    z_k ~ q(z|x)
 
-    x (rows, data), K = `samples`, rng a NumPy generator on any backend, y (rows,) a conditional model's labels;
-    `progress(rows done)` is called now and then.
+    x (rows, data), K = `samples`, rng a NumPy generator on any backend or a seed, y (rows,) a conditional model's
+    labels; `progress(rows done)` is called now and then.
     The estimate lies below log p(x) on average and rises with K; at K = 1 it is the ELBO. A few rows at a time, and
     the sum of the weights is kept relative to the largest so far, so nothing overflows and memory does not grow with K.
     The standard error is that of log of the mean weight: std(w) / (mean(w) sqrt(K)). A row so far from the data that
     its numbers leave the range of floating point gets -infinity.
 
-    Raises ValueError if samples < 1, or for labels that do not fit.
+    Raises ValueError if samples < 1, or for labels that do not fit; TypeError for another rng.
     """
-    if samples < 1:
-        raise ValueError(f"samples must be at least 1, not {samples}")
+    samples, rng = checked_count("samples", samples), as_generator(rng)
     y = y if y is None or hasattr(y, "dtype") else np.asarray(y)
     model.architecture.check_labels(y, len(x))
     log_p, error = np.empty(len(x)), np.empty(len(x))

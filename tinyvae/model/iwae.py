@@ -20,7 +20,8 @@ from tinyvae.ops import gaussian, importance, likelihoods
 def iwae_forward(model: VAE, x: Array, eps: Array, y: Array | None = None, training: bool = False) -> Array:
     """log w of every draw, in nats: x (batch, data), eps (batch, K, latent), y (batch,) -> (batch, K).
 
-    Arrays of the model's backend and dtype. Fills the model's `head`, `z` (batch K, latent), `output`, `nll` and `kl`.
+    Arrays of the model's backend and dtype. Fills the model's `head`, `z` (batch K, latent), `output`, `nll` and `kl`:
+    the caller holds the model's `lock` until it has read them.
     """
     xp, latent = model.backend.xp, model.architecture.latent_dim
     n, k = eps.shape[:2]
@@ -71,10 +72,11 @@ def _likelihood_backward(model: VAE, x: Array, dnll: Array) -> Array:
 
 def iwae_forward_backward(model: VAE, x: Array, eps: Array, y: Array | None = None) -> Array:
     """One step's arithmetic on arrays of the model's backend and dtype: fills `grads`, returns `losses` (3,)."""
-    log_w = iwae_forward(model, x, eps, y, training=True)
-    iwae_sum_losses(model, log_w)
-    iwae_backward(model, x, eps, log_w)
-    return model.losses
+    with model.lock:
+        log_w = iwae_forward(model, x, eps, y, training=True)
+        iwae_sum_losses(model, log_w)
+        iwae_backward(model, x, eps, log_w)
+        return model.losses
 
 
 def iwae_sum_losses(model: VAE, log_w: Array) -> None:
@@ -95,12 +97,15 @@ def iwae_loss_and_grad(model: VAE, x: Any, eps: Any, y: Any = None) -> Losses:
     Raises ValueError for wrong shapes and for values that the likelihood does not allow.
     """
     x, eps, y = _checked(model, x, eps, y)
-    return Losses(*to_host(iwae_forward_backward(model, x, eps, y)).tolist())
+    with model.lock:
+        return Losses(*to_host(iwae_forward_backward(model, x, eps, y)).tolist())
 
 
 def iwae_log_weights(model: VAE, x: Any, eps: Any, y: Any = None, training: bool = False) -> Array:
     """log w_k of every draw, in nats: x (batch, data), eps (batch, K, latent), y (batch,) -> (batch, K)."""
-    return iwae_forward(model, *_checked(model, x, eps, y), training)
+    x, eps, y = _checked(model, x, eps, y)
+    with model.lock:
+        return iwae_forward(model, x, eps, y, training)
 
 
 def _checked(model: VAE, x: Any, eps: Any, y: Any) -> tuple[Array, Array, Array | None]:

@@ -8,16 +8,19 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from tinyvae.backend import Array, Backend
+from tinyvae.backend import Array, Backend, backend_or_numpy, to_host
 
 Shapes = dict[str, tuple[int, ...]]
 
 
 class FlatParams(Mapping[str, Array]):
-    """A read-only mapping from name to a view on `flat`. To change a tensor, assign into it: params[name][...] = w."""
+    """A read-only mapping from name to a view on `flat`. To change a tensor, assign into it: params[name][...] = w.
+
+    A copy (copy.copy, copy.deepcopy, pickle) has a buffer of its own, and views on that.
+    """
 
     def __init__(self, shapes: Shapes, backend: Backend, dtype: Any) -> None:
-        self.shapes = shapes
+        self.shapes, self.backend = shapes, backend
         self.flat = backend.zeros(sum(math.prod(shape) for shape in shapes.values()), dtype)
         self._views: dict[str, Array] = {}
         offset = 0
@@ -34,6 +37,19 @@ class FlatParams(Mapping[str, Array]):
 
     def __len__(self) -> int:
         return len(self._views)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "shapes": dict(self.shapes),
+            "flat": to_host(self.flat).copy(),
+            "backend": self.backend.name,
+            "device": self.backend.device,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        backend = backend_or_numpy(state["backend"], state["device"])
+        FlatParams.__init__(self, state["shapes"], backend, state["flat"].dtype)
+        self.flat[...] = backend.asarray(state["flat"])
 
     def __repr__(self) -> str:
         rows = "\n".join(f"  {name}: {shape}" for name, shape in self.shapes.items())

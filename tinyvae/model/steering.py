@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae.backend import to_host
+from tinyvae.model.architecture import checked_count
 from tinyvae.model.vae import VAE
 
 PATHS = ("line", "sphere")
@@ -21,11 +22,11 @@ def interpolate(a: np.ndarray, b: np.ndarray, steps: int, path: str = "line") ->
     them is nearer to 0 than draws are. Where a and b are (anti)parallel, or one is 0, no arc is singled out, and the
     line is taken.
 
-    Raises ValueError for an unknown path.
+    Raises ValueError for an unknown path, and for steps < 1.
     """
     if path not in PATHS:
         raise ValueError(f"path must be one of {', '.join(PATHS)}, not {path!r}")
-    t = np.linspace(0, 1, steps)[:, None]  # (steps, 1)
+    t = np.linspace(0, 1, checked_count("steps", steps))[:, None]  # (steps, 1)
     length_a, length_b = np.linalg.norm(a), np.linalg.norm(b)
     cosine = float(np.clip((a / length_a) @ (b / length_b), -1, 1)) if length_a > 0 and length_b > 0 else 1.0
     angle = np.arccos(cosine)
@@ -37,17 +38,28 @@ def interpolate(a: np.ndarray, b: np.ndarray, steps: int, path: str = "line") ->
     return share_a * a + share_b * b  # (steps, latent)
 
 
-def every_label(model: VAE, x: Any, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def listed(labels: np.ndarray) -> str:
+    """Labels in ascending order, in words: "1, 3, 4", or "0 to 9" where three or more leave none out."""
+    if len(labels) > 2 and labels[-1] - labels[0] == len(labels) - 1:
+        return f"{labels[0]} to {labels[-1]}"
+    if len(labels) > 20:
+        return f"{len(labels)} numbers from {labels[0]} to {labels[-1]}"
+    return ", ".join(map(str, labels))
+
+
+def every_label(model: VAE, x: Any, y: np.ndarray, labels: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Each row's z = mu with every label, to be decoded: what stays is what the label does not say.
 
     The row's own label goes into the encoder, each label in turn into the decoder. For digits what stays is the
     handwriting: Kingma et al. 2014, "Semi-supervised learning with deep generative models", figure 2 ("analogies").
 
     x (rows, data), y (rows,) -> z (rows * classes, latent), labels (rows * classes,), those of a row side by side.
+    labels (classes,): those that occur in the training data, where some of 0..classes-1 do not (default: all).
     Raises ValueError if the model is not conditional.
     """
     classes = model.architecture.classes
     if not classes:
         raise ValueError("the model is not conditional: it knows no labels (train with --conditional)")
     mu = to_host(model.encode(x, y)[0])  # (rows, latent)
-    return np.repeat(mu, classes, axis=0), np.tile(np.arange(classes), len(mu))
+    labels = np.arange(classes) if labels is None else labels
+    return np.repeat(mu, len(labels), axis=0), np.tile(labels, len(mu))

@@ -8,21 +8,24 @@ Kingma & Welling 2014, "Auto-Encoding Variational Bayes", equation 10; beta: Hig
 """
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinyvae import kernels as kernel_files
-from tinyvae.backend import Array, get_backend, to_host
+from tinyvae.backend import Array, as_generator, backend_or_numpy, get_backend, to_host
 from tinyvae.model import init
-from tinyvae.model.architecture import Architecture
+from tinyvae.model.architecture import Architecture, checked_count
 from tinyvae.model.build import Builder
 from tinyvae.model.layers import BatchNorm, LabelledDense, Layer, TiedDense
 from tinyvae.model.params import FlatParams
+from tinyvae.model.threads import new_lock
 from tinyvae.ops import activations, gaussian
 
 CHUNK = 1024  # rows that encode, decode and the evaluation work on at a time
+_UNMADE: Any = None  # of buffers, and of what a batch leaves in them, before the first batch
 
 
 class Losses(NamedTuple):
@@ -58,6 +61,16 @@ class VAE:
 
     `params` and `grads` map names ("encoder.0.weight", (in, out); "encoder.0.bias"; ...) to views on one flat buffer
     each. The encoder's last layer makes mu and logvar: one dense layer, 2 * latent_dim wide.
+
+    Where a method takes `rng`, a whole number is the seed of a new NumPy generator.
+
+    Threads may share a model: calls wait for each other at its `lock` (see `tinyvae.model.threads`), and what they
+    return is their own. But `grads` holds the gradient of the last batch, whichever thread it was from: hold the lock
+    from `loss_and_grad` until you have read them.
+
+    copy.copy, copy.deepcopy and pickle make a model that shares nothing with this one: parameters and gradients bit for
+    bit, and attributes that you have added. It comes back to the same backend and kernels; where a machine lacks them,
+    to NumPy, with a warning.
 
     Raises ValueError for an impossible architecture, BackendError if the backend cannot be used.
     """
@@ -105,12 +118,53 @@ class VAE:
             logvar = 2 * math.log(self.architecture.sigma_value)
             self.shared_logvar = self.backend.xp.full(1, logvar, dtype=self.dtype)  # (1,), fixed
         self.rows = self.decoder_rows = 0  # capacity of the buffers; they are made at the first batch
+        self.work = self._z = self._kl = self._dhead = self._dkl = self._nll = self._doutput = _UNMADE
+        self.head = self.z = self.kl = self.output = self.nll = _UNMADE  # of the last batch
+        self.lock = new_lock(self)
+        self._built = frozenset(vars(self))  # what a copy makes anew
+
+    def __repr__(self) -> str:
+        return (
+            f"{type(self).__name__}({self.architecture.as_arguments()}), {self.params.flat.size:,} parameters, "
+            f"{self.dtype.name} on {self.backend.name} with {self.kernels_name} kernels"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copy and pickle: plain values and arrays on the host, none of which is this model's own."""
+        with self.lock:  # not in the middle of another thread's step
+            return {
+                "architecture": self.architecture.to_dict(),
+                "dtype": self.dtype.name,
+                "backend": self.backend.name,
+                "device": self.backend.device,
+                "kernels": self.kernels_name,
+                "params": to_host(self.params.flat).copy(),  # (parameters,)
+                "grads": to_host(self.grads.flat).copy(),  # (parameters,)
+                "added": {k: v for k, v in vars(self).items() if k not in self._built and k != "_built"},
+            }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        backend = backend_or_numpy(state["backend"], state["device"])
+        kernels, dtype = state["kernels"], state["dtype"]
+        problem = kernel_files.problem(kernels, backend, dtype)
+        if problem:
+            if backend.name == state["backend"]:  # else it has been said
+                warnings.warn(f"loaded with other kernels than {kernels}: {problem}", UserWarning, stacklevel=2)
+            kernels = None
+        VAE.__init__(
+            self, **state["architecture"], dtype=dtype, backend=backend.name, device=backend.device, kernels=kernels
+        )
+        for name in ("params", "grads"):
+            getattr(self, name).flat[...] = backend.asarray(state[name])
+        vars(self).update(state["added"])
 
     # ------------------------------------------------------------------------------------------------ the derivation
 
     def forward(self, x: Array, eps: Array, y: Array | None = None, training: bool = False) -> Array:
         """x (batch, data), eps (batch, latent), y (batch,) -> the decoder's output; fills `head`, `z` and `kl`.
 
+        Arrays of this model's backend and dtype. What it returns and fills are views on buffers, so where other threads
+        may use the model too, the caller holds `lock` from here until it has read them.
         `training` is for batch normalization: by the batch's own mean and variance, not the running averages.
         """
         self.reserve(x.shape[0])
@@ -179,18 +233,20 @@ class VAE:
     ) -> Array:
         """One step's arithmetic on arrays of this model's backend and dtype: fills `grads`, returns `losses` (3,).
 
-        Nothing is copied to the host, nothing is checked: the trainer calls this. See `loss_and_grad`.
+        Nothing is copied to the host, nothing is checked: the trainer calls this, and holds `lock` until it has used
+        both. See `loss_and_grad`.
         """
-        output = self.forward(x, eps, y, training=True)
-        doutput = self.likelihood_loss(output, x, dnll=1.0 / x.shape[0], with_gradient=True)
-        self._sum_losses(beta, free_bits)
-        dkl = self._dkl  # (latent,): d loss / d kl, the same in every row
-        if free_bits > 0:
-            dkl[...] = gaussian.free_bits_backward(beta, self.kl, free_bits)
-        else:
-            dkl.fill(beta / x.shape[0])
-        self.backward(doutput, eps, dkl)
-        return self.losses
+        with self.lock:
+            output = self.forward(x, eps, y, training=True)
+            doutput = self.likelihood_loss(output, x, dnll=1.0 / x.shape[0], with_gradient=True)
+            self._sum_losses(beta, free_bits)
+            dkl = self._dkl  # (latent,): d loss / d kl, the same in every row
+            if free_bits > 0:
+                dkl[...] = gaussian.free_bits_backward(beta, self.kl, free_bits)
+            else:
+                dkl.fill(beta / x.shape[0])
+            self.backward(doutput, eps, dkl)
+            return self.losses
 
     def _sum_losses(self, beta: float, free_bits: float) -> None:
         """loss, nll and kl of the batch, from `nll` (batch,) and `kl` (batch, latent), into `losses` (3,)."""
@@ -212,10 +268,12 @@ class VAE:
         x (batch, data), eps (batch, latent): the standard normal noise; y (batch,): labels of a conditional model.
         -> Losses, in nats, means over the batch. It is a training step's arithmetic: batch normalization uses the
         batch's own mean and variance, and counts them into its running averages.
+        Called by several threads, each gets the losses of its own batch, but `grads` holds the gradient of one of them.
         Raises ValueError for wrong shapes and for values that the likelihood does not allow.
         """
         x, eps, y = self.checked_batch(x, eps, y)
-        return Losses(*to_host(self.forward_backward(x, eps, beta, free_bits, y)).tolist())
+        with self.lock:
+            return Losses(*to_host(self.forward_backward(x, eps, beta, free_bits, y)).tolist())
 
     def loss(
         self, x: Any, eps: Any, beta: float = 1.0, free_bits: float = 0.0, y: Any = None, training: bool = False
@@ -223,22 +281,24 @@ class VAE:
         """As `loss_and_grad`, without the gradient. With `training` it is the very function whose gradient that is:
         batch normalization (if there is any) then uses the batch's own mean and variance."""
         x, eps, y = self.checked_batch(x, eps, y)
-        self.likelihood_loss(self.forward(x, eps, y, training), x, dnll=0.0, with_gradient=False)
-        self._sum_losses(beta, free_bits)
-        return Losses(*to_host(self.losses).tolist())
+        with self.lock:
+            self.likelihood_loss(self.forward(x, eps, y, training), x, dnll=0.0, with_gradient=False)
+            self._sum_losses(beta, free_bits)
+            return Losses(*to_host(self.losses).tolist())
 
     def rows_loss(self, x: Any, eps: Any, y: Any = None) -> tuple[Array, Array]:
         """nll (batch,) and kl (batch, latent) of every row, in nats: minus the ELBO of a row is nll + its sum of kl."""
         x, eps, y = self.checked_batch(x, eps, y)
-        self.likelihood_loss(self.forward(x, eps, y), x, dnll=0.0, with_gradient=False)
-        return self.nll.copy(), self.kl.copy()
+        with self.lock:
+            self.likelihood_loss(self.forward(x, eps, y), x, dnll=0.0, with_gradient=False)
+            return self.nll.copy(), self.kl.copy()
 
     def encode(self, x: Any, y: Any = None) -> tuple[Array, Array]:
         """mu and logvar of q(z|x), or of q(z|x, y) if the model is conditional.
 
         x (rows, data), labels y (rows,) -> mu, logvar (rows, latent), halves of a new array.
         """
-        x = self._matrix(x, "x", self.architecture.data_dim)
+        x = self.checked_rows(x, "x", self.architecture.data_dim)
         head = self._in_chunks(self.encoder, x, self._labels(y, x.shape[0]))  # (rows, 2 latent)
         return head[:, : self.architecture.latent_dim], head[:, self.architecture.latent_dim :]
 
@@ -252,14 +312,16 @@ class VAE:
     def sample(self, n: int, rng: Any, mean: bool = True, y: Any = None) -> Array:
         """New data: z drawn from the prior N(0, I), then the mean of p(x|z), or with mean=False a draw of x from it.
 
-        rng is a NumPy generator, whatever the backend; y (n,) says what a conditional model shall draw. -> (n, data)
+        rng is a NumPy generator, whatever the backend, or a seed; y (n,) says what a conditional model shall draw.
+        -> (n, data). Raises ValueError or TypeError for another n or rng.
         """
+        n, rng = checked_count("n", n), as_generator(rng)
         z = rng.standard_normal((n, self.architecture.latent_dim))
         return self.decode(z, y) if mean else self.draw(z, rng, y)
 
     def draw(self, z: Any, rng: Any, y: Any = None) -> Array:
         """A draw of x from p(x|z): 0s and 1s, or the mean plus Gaussian noise.  z (rows, latent) -> (rows, data)."""
-        xp, data_dim = self.backend.xp, self.architecture.data_dim
+        xp, data_dim, rng = self.backend.xp, self.architecture.data_dim, as_generator(rng)
         output = self._output(z, y)  # (rows, data), or (rows, 2 data)
         shape = (output.shape[0], data_dim)
         if self.architecture.likelihood == "bernoulli":
@@ -271,33 +333,38 @@ class VAE:
 
     def log_p_x_given_z(self, x: Any, z: Any, y: Any = None) -> Array:
         """log p(x|z) of each pair of rows, in nats.  x (rows, data), z (rows, latent) -> (rows,), a new array."""
-        x = self._matrix(x, "x", self.architecture.data_dim)
-        z = self._matrix(z, "z", self.architecture.latent_dim)
+        x = self.checked_rows(x, "x", self.architecture.data_dim)
+        z = self.checked_rows(z, "z", self.architecture.latent_dim)
         if x.shape[0] != z.shape[0]:
             raise ValueError(f"x has {x.shape[0]} rows and z has {z.shape[0]}: they must come in pairs")
-        self.reserve(x.shape[0])
-        output = self.run(self.decoder, z, self._labels(y, x.shape[0]))
-        self.likelihood_loss(output, x, dnll=0.0, with_gradient=False)
-        return -self.nll
+        y = self._labels(y, x.shape[0])
+        with self.lock:
+            self.reserve(x.shape[0])
+            self.likelihood_loss(self.run(self.decoder, z, y), x, dnll=0.0, with_gradient=False)
+            return -self.nll
 
     # --------------------------------------------------------------------------------------------------------- plumbing
 
     def _output(self, z: Any, y: Any) -> Array:
-        z = self._matrix(z, "z", self.architecture.latent_dim)
+        z = self.checked_rows(z, "z", self.architecture.latent_dim)
         return self._in_chunks(self.decoder, z, self._labels(y, z.shape[0]))
 
     def _in_chunks(self, layers: Sequence[Layer], x: Array, y: Array | None) -> Array:
-        self.reserve(min(CHUNK, x.shape[0]))
         out = self.backend.xp.empty((x.shape[0], layers[-1].width), dtype=self.dtype)
-        for start in range(0, x.shape[0], CHUNK):
-            rows = slice(start, start + CHUNK)
-            out[rows] = self.run(layers, x[rows], None if y is None else y[rows])
+        with self.lock:  # over all chunks: another thread may be training, and they shall be of one moment
+            self.reserve(min(CHUNK, x.shape[0]))
+            for start in range(0, x.shape[0], CHUNK):
+                rows = slice(start, start + CHUNK)
+                out[rows] = self.run(layers, x[rows], None if y is None else y[rows])
         return out
 
-    def _matrix(self, a: Any, name: str, width: int) -> Array:
+    def checked_rows(self, a: Any, name: str, width: int) -> Array:
+        """`a` (rows, width) on this model's device and in its dtype. Raises ValueError for another shape or no rows."""
         a = self.backend.asarray(a, self.dtype)
         if a.ndim != 2 or a.shape[1] != width or a.shape[0] == 0:
-            raise ValueError(f"{name} must have shape (rows, {width}), with at least one row, not {a.shape}")
+            images = a.ndim > 2 and a.shape[0] > 0 and math.prod(a.shape[1:]) == width
+            remedy = f"; {name}.reshape(len({name}), -1) makes rows of images" if images else ""
+            raise ValueError(f"{name} must have shape (rows, {width}), with at least one row, not {a.shape}{remedy}")
         return a
 
     def _labels(self, y: Any, rows: int) -> Array | None:
@@ -311,8 +378,8 @@ class VAE:
 
         Raises ValueError for what does not fit.
         """
-        x = self._matrix(x, "x", self.architecture.data_dim)
-        eps = self._matrix(eps, "eps", self.architecture.latent_dim)
+        x = self.checked_rows(x, "x", self.architecture.data_dim)
+        eps = self.checked_rows(eps, "eps", self.architecture.latent_dim)
         if x.shape[0] != eps.shape[0]:
             raise ValueError(f"x has {x.shape[0]} rows and eps has {eps.shape[0]}: each row needs its own noise")
         self.architecture.check_support(float(to_host(x.min())), float(to_host(x.max())))

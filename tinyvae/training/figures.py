@@ -8,15 +8,14 @@ from pathlib import Path
 from statistics import NormalDist
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from tinyvae.backend import to_host
 from tinyvae.model.architecture import Architecture
-from tinyvae.model.steering import every_label, interpolate
+from tinyvae.model.steering import every_label, interpolate, listed
 from tinyvae.model.vae import VAE
 from tinyvae.training import streams
 from tinyvae.training.data import Dataset
+from tinyvae.training.drawing import Axes, Figure, own_style
 from tinyvae.training.files import make_folder, write_atomically
 from tinyvae.training.metrics import Row
 
@@ -50,15 +49,18 @@ def path_of(run: Path, name: str) -> Path:
 
 def write_figures(run: Path, model: VAE, dataset: Dataset, rows: list[Row], seed: int = 0) -> list[Path]:
     """Draw every picture that fits the data into run/figures; the paths, in the order a reader wants them."""
+    known = _labels(model, dataset.y_train, slice(None))  # (rows,)
+    occurring = None if known is None else np.unique(known)  # (labels,): no picture is of a label that nobody has
+    first = 0 if occurring is None else int(occurring[0])
     makers: dict[str, Callable[[], Figure]] = {
         "loss": lambda: loss_curves(rows),
         "data_and_samples": lambda: data_and_samples(model, dataset, seed),
         "reconstructions": lambda: reconstructions(model, dataset),
-        "samples": lambda: samples(model, dataset.image_shape, 64, seed),
-        "labels": lambda: labels(model, dataset),
+        "samples": lambda: samples(model, dataset.image_shape, 64, seed, occurring),
+        "labels": lambda: labels(model, dataset, occurring),
         "interpolation": lambda: interpolation(model, dataset),
         "latent": lambda: latent_space(model, dataset),
-        "manifold": lambda: manifold(model, dataset.image_shape),
+        "manifold": lambda: manifold(model, dataset.image_shape, first),
     }
     make_folder(run / FOLDER)
     paths = []
@@ -72,9 +74,11 @@ def write_figures(run: Path, model: VAE, dataset: Dataset, rows: list[Row], seed
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a PNG as a whole or not at all."""
-    write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=DPI))
+    with own_style():
+        write_atomically(path, lambda file: figure.savefig(file, format="png", dpi=DPI, backend="agg"))
 
 
+@own_style()
 def loss_curves(rows: list[Row]) -> Figure:
     """Loss, nll and kl after every epoch, for the training and the test set."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
@@ -97,6 +101,7 @@ def loss_curves(rows: list[Row]) -> Figure:
     return figure
 
 
+@own_style()
 def reconstructions(model: VAE, dataset: Dataset, n: int = 12) -> Figure:
     """Test rows, and below each the mean of p(x|z) at z = mu: what survives the way through the latent space."""
     n = min(n, dataset.x_test.shape[0])
@@ -116,29 +121,38 @@ def reconstructions(model: VAE, dataset: Dataset, n: int = 12) -> Figure:
     return figure
 
 
-def samples(model: VAE, image_shape: tuple[int, int] | None, n: int, seed: int) -> Figure:
-    """Means of p(x|z) for z drawn from the prior; a conditional model's in one column for each label."""
+@own_style()
+def samples(
+    model: VAE, image_shape: tuple[int, int] | None, n: int, seed: int, labels: np.ndarray | None = None
+) -> Figure:
+    """Means of p(x|z) for z drawn from the prior; a conditional model's in one column for each of `labels` (labels,),
+    or for each that there can be."""
     rng, classes = np.random.default_rng([seed, streams.SAMPLES]), model.architecture.classes
     if not classes:
         x = to_host(model.sample(n, rng))  # (n, data)
         return sheet(x, image_shape, f"{n} samples: the decoder's mean at z drawn from N(0, I)", ink=ink_of(model, x))
-    n = max(1, n // classes) * classes
-    x = to_host(model.sample(n, rng, y=np.arange(n) % classes))  # (n, data)
-    title = f"Samples: the decoder's mean at z drawn from N(0, I); columns: labels 0 to {classes - 1}"
-    return sheet(x, image_shape, title, columns=classes, ink=ink_of(model, x))
+    labels = np.arange(classes) if labels is None else labels
+    n = max(1, n // len(labels)) * len(labels)
+    x = to_host(model.sample(n, rng, y=labels[np.arange(n) % len(labels)]))  # (n, data)
+    title = f"Samples: the decoder's mean at z drawn from N(0, I); columns: labels {listed(labels)}"
+    return sheet(x, image_shape, title, columns=len(labels), ink=ink_of(model, x))
 
 
-def labels(model: VAE, dataset: Dataset, n: int = 8) -> Figure:
-    """Test images (left), and each one's z decoded with every label of a conditional model."""
+@own_style()
+def labels(model: VAE, dataset: Dataset, labels: np.ndarray | None = None, n: int = 8) -> Figure:
+    """Test images (left), and each one's z decoded with every label of a conditional model, or with each of `labels`
+    (labels,)."""
     assert dataset.y_test is not None
     assert dataset.image_shape is not None
     rows = _spread(dataset, min(n, len(dataset.x_test)))
-    x, classes = dataset.values(dataset.x_test[rows]), model.architecture.classes  # (n, data)
-    decoded = to_host(model.decode(*every_label(model, x, dataset.y_test[rows]))).reshape(len(rows), classes, -1)
+    x = dataset.values(dataset.x_test[rows])  # (n, data)
+    labels = np.arange(model.architecture.classes) if labels is None else labels
+    z, y = every_label(model, x, dataset.y_test[rows], labels)  # (n * labels, latent), (n * labels,)
+    decoded = to_host(model.decode(z, y)).reshape(len(rows), len(labels), -1)  # (n, labels, data)
     blank = np.full((len(rows), 1, x.shape[1]), np.nan)
-    images = np.concatenate([x[:, None], blank, decoded], axis=1)  # (n, 2 + classes, data)
-    title = f"Left: test images. Then the z of each, decoded with the labels 0 to {classes - 1}"
-    return sheet(images.reshape(-1, x.shape[1]), dataset.image_shape, title, 2 + classes, ink_of(model, x))
+    images = np.concatenate([x[:, None], blank, decoded], axis=1)  # (n, 2 + labels, data)
+    title = f"Left: test images. Then the z of each, decoded with the labels {listed(labels)}"
+    return sheet(images.reshape(-1, x.shape[1]), dataset.image_shape, title, 2 + len(labels), ink_of(model, x))
 
 
 def ink_of(model: VAE, x: np.ndarray) -> tuple[float, float]:
@@ -146,6 +160,7 @@ def ink_of(model: VAE, x: np.ndarray) -> tuple[float, float]:
     return (0.0, 1.0) if model.architecture.likelihood == "bernoulli" else (float(x.min()), float(x.max()))
 
 
+@own_style()
 def sheet(
     x: np.ndarray,
     image_shape: tuple[int, int] | None,
@@ -183,6 +198,7 @@ def interpolation_path(model: VAE, x: np.ndarray, y: np.ndarray | None, steps: i
     return to_host(model.decode(interpolate(mu[0], mu[1], steps), None if y is None else np.repeat(y[0], steps)))
 
 
+@own_style()
 def interpolation(model: VAE, dataset: Dataset, pairs: int = 5, steps: int = 9) -> Figure:
     """Straight lines in the latent space between test rows, decoded; at both ends the test rows themselves."""
     if model.architecture.classes:
@@ -215,6 +231,7 @@ def interpolation(model: VAE, dataset: Dataset, pairs: int = 5, steps: int = 9) 
     return figure
 
 
+@own_style()
 def latent_space(model: VAE, dataset: Dataset, limit: int = 5000) -> Figure:
     """mu of the test rows, coloured by label; in more than two dimensions, along the two in which mu varies most."""
     x, y = dataset.x_test[:limit], dataset.y_test
@@ -256,18 +273,20 @@ def manifold_points() -> np.ndarray:
     return np.array([(a, b) for b in reversed(quantiles) for a in quantiles])
 
 
-def manifold(model: VAE, image_shape: tuple[int, int] | None) -> Figure:
-    """The decoder's mean over the whole of a two-dimensional latent space (Kingma & Welling 2014, figure 4)."""
-    z = manifold_points()  # (225, 2)
-    label = np.zeros(len(z), dtype=int) if model.architecture.classes else None
-    x = to_host(model.decode(z, label))  # (225, data)
-    title = "The plane of z, decoded" + (" with label 0" if model.architecture.classes else "")
+@own_style()
+def manifold(model: VAE, image_shape: tuple[int, int] | None, label: int = 0) -> Figure:
+    """The decoder's mean over the whole of a two-dimensional latent space (Kingma & Welling 2014, figure 4); a
+    conditional model's with this label."""
+    z, conditional = manifold_points(), model.architecture.classes > 0  # (225, 2)
+    x = to_host(model.decode(z, np.full(len(z), label) if conditional else None))  # (225, data)
+    title = "The plane of z, decoded" + (f" with label {label}" if conditional else "")
     figure = sheet(x, image_shape, title, MANIFOLD, ink_of(model, x))
     if image_shape is not None:
         label_manifold(figure, image_shape)
     return figure
 
 
+@own_style()
 def label_manifold(figure: Figure, image_shape: tuple[int, int]) -> None:
     """Write the values of z beside the grid that `sheet` drew of `manifold_points`."""
     (h, w), axes, quantiles = image_shape, figure.axes[0], manifold_points()[:MANIFOLD, 0]
@@ -278,6 +297,7 @@ def label_manifold(figure: Figure, image_shape: tuple[int, int]) -> None:
     axes.tick_params(length=0)
 
 
+@own_style()
 def data_and_samples(model: VAE, dataset: Dataset, seed: int, limit: int = 5000) -> Figure:
     """For data in the plane: the training points beside as many draws from the model, noise of p(x|z) included."""
     x = dataset.values(dataset.x_train[:limit])  # (rows, 2)
@@ -302,6 +322,7 @@ def data_and_samples(model: VAE, dataset: Dataset, seed: int, limit: int = 5000)
     return figure
 
 
+@own_style()
 def _compare_vectors(x: np.ndarray, y: np.ndarray) -> Figure:
     """Data against reconstruction, one dot for each number."""
     figure = Figure(figsize=(4.6, 4.4), layout="constrained")
@@ -317,6 +338,7 @@ def _compare_vectors(x: np.ndarray, y: np.ndarray) -> Figure:
     return figure
 
 
+@own_style()
 def _strips(x: np.ndarray, title: str, block: int | None = None) -> Figure:
     """Rows of numbers as rows of colour; a line after every `block` rows."""
     figure = Figure(figsize=(7, 4), layout="constrained")

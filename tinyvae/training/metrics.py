@@ -43,13 +43,14 @@ def evaluate(model: VAE, batches: Batches, beta: float, seed: int) -> Evaluation
     mu = xp.empty((batches.rows, latent), dtype=model.dtype)  # (rows, latent)
     done = 0
     for x, eps, y in batches.in_order(seed):
-        if batches.draws:
-            bound += bound_forward(iwae_forward(model, x, eps, y)).sum(dtype="float64")
-        else:
-            model.likelihood_loss(model.forward(x, eps, y), x, dnll=0.0, with_gradient=False)
-        nll += model.nll.sum(dtype="float64") / max(batches.draws, 1)
-        kl += model.kl.sum(dtype="float64")
-        mu[done : done + x.shape[0]] = model.head[:, :latent]
+        with model.lock:
+            if batches.draws:
+                bound += bound_forward(iwae_forward(model, x, eps, y)).sum(dtype="float64")
+            else:
+                model.likelihood_loss(model.forward(x, eps, y), x, dnll=0.0, with_gradient=False)
+            nll += model.nll.sum(dtype="float64") / max(batches.draws, 1)
+            kl += model.kl.sum(dtype="float64")
+            mu[done : done + x.shape[0]] = model.head[:, :latent]
         done += x.shape[0]
     nll_mean, kl_mean = float(to_host(nll)) / done, float(to_host(kl)) / done
     loss = -float(to_host(bound)) / done if batches.draws else nll_mean + beta * kl_mean

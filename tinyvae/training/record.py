@@ -20,6 +20,7 @@ class Record:
     state: RunState
     image_shape: tuple[int, int] | None
     data_digest: str
+    labels: tuple[int, ...] | None  # that the training rows of a conditional run have; None for others, and for older
 
     def __post_init__(self) -> None:
         if self.image_shape is not None and min(self.image_shape) < 1:
@@ -33,7 +34,7 @@ def read_record(checkpoint: Checkpoint) -> Record:
     if "state" not in checkpoint.run:
         raise CheckpointError(f"{checkpoint.path}: is a model without the state of a run: it holds no configuration")
     try:
-        record = from_json(Record, checkpoint.run, "run")
+        record = from_json(Record, {"labels": None, **checkpoint.run}, "run")
         _check_agreement(record, checkpoint.architecture, checkpoint.dtype)
     except ValueError as error:
         raise CheckpointError(f"{checkpoint.path}: holds no run of this version ({error})") from error
@@ -63,6 +64,8 @@ def _check_agreement(record: Record, a: Architecture, dtype: str) -> None:
         "image_shape": (shape if a.conv else None, a.image_shape),
         "width of the images": (a.data_dim if shape is None else math.prod(shape), a.data_dim),
     }
+    if record.labels is not None and not set(record.labels) <= set(range(a.classes)):
+        raise ValueError(f"labels must lie in 0..{a.classes - 1}, not {show(record.labels)}")
     for name, (of_run, of_model) in same.items():
         if of_run != of_model:
             raise ValueError(f"{name} is {show(of_run)} in its run, but {show(of_model)} in its model")

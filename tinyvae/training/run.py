@@ -179,6 +179,7 @@ class Run:
                 "state": state.to_dict(),
                 "image_shape": dataset.image_shape,
                 "data_digest": digest,
+                "labels": dataset.occurring_labels().tolist() if config.conditional else None,
             }
             tensors = {**trainer.model.params, "adam.m": trainer.m, "adam.v": trainer.v}
             if state.best_epoch and not state.best_is_now:

@@ -147,22 +147,26 @@ class Trainer:
     def _epoch(self, stop: Callable[[], bool]) -> bool:
         """The rest of the epoch under way. False if it was stopped before its end."""
         if self.graph_step is not None:
-            return self._graph_epoch(self.graph_step, stop)
+            with self.model.lock:  # the device changes the parameters until the epoch is over
+                return self._graph_epoch(self.graph_step, stop)
         state, config = self.state, self.config
         sizes = self.train_batches.sizes()
         for x, eps, y in self.train_batches.shuffled(config.seed, state.epoch + 1, skip=state.batch):
             first = state.batch - state.batch % config.accumulate  # of the group whose gradients make one update
             group = sizes[first : first + config.accumulate]
-            if self.train_batches.draws:
-                losses = iwae_forward_backward(self.model, x, eps, y)
-            else:
-                losses = self.model.forward_backward(x, eps, self.beta(), config.free_bits, y)
-            state.batch += 1
-            state.rows += x.shape[0]
-            self._look_at(losses, x.shape[0])
-            self._accumulate(x.shape[0] / sum(group), is_first=state.batch == first + 1)
-            if state.batch - first == len(group):
-                self._update()
+            with self.model.lock:  # another thread may use the model between two steps, and not within one
+                if self.train_batches.draws:
+                    losses = iwae_forward_backward(self.model, x, eps, y)
+                else:
+                    losses = self.model.forward_backward(x, eps, self.beta(), config.free_bits, y)
+                state.batch += 1
+                state.rows += x.shape[0]
+                self._look_at(losses, x.shape[0])
+                self._accumulate(x.shape[0] / sum(group), is_first=state.batch == first + 1)
+                updated = state.batch - first == len(group)
+                if updated:
+                    self._update()
+            if updated:
                 self.listener.batch(state, self.last_loss)
                 if state.batch < len(sizes) and stop():
                     self._empty_ring()

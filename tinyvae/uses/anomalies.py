@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.backend import to_host
+from tinyvae.backend import as_generator, to_host
+from tinyvae.model.architecture import checked_count
 from tinyvae.model.estimates import log_likelihood
 from tinyvae.model.vae import CHUNK, VAE
 
@@ -26,18 +27,18 @@ def anomaly_scores(
 ) -> np.ndarray:
     """An estimate of -log p(x) of every row, in nats; with labels y, of -log p(x|y).
 
-    x (rows, data), y (rows,) for a conditional model, rng a NumPy generator, K = `samples` draws of z for each row;
-    `progress(rows done)` is called now and then. -> (rows,), float64
+    x (rows, data), y (rows,) for a conditional model, rng a NumPy generator or a seed, K = `samples` draws of z for
+    each row; `progress(rows done)` is called now and then. -> (rows,), float64
 
     The weight of the KL is 1 whatever beta the model was trained with. See the top of this file for the two methods.
     A row so far from the data that its numbers leave the range of floating point scores infinity.
 
-    Raises ValueError for another method, for samples < 1, and for rows that the model cannot have made.
+    Raises ValueError for another method, for samples < 1, and for rows that the model cannot have made; TypeError for
+    another rng.
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
-    if samples < 1:
-        raise ValueError(f"samples must be at least 1, not {samples}")
+    samples, rng = checked_count("samples", samples), as_generator(rng)
     x = np.asarray(x)
     model.architecture.check_support(float(x.min()), float(x.max()))
     if method == "likelihood":

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinyvae.backend import to_host
+from tinyvae.backend import as_generator, to_host
 from tinyvae.errors import NonFiniteError
 from tinyvae.model.vae import VAE
 from tinyvae.ops.adam import adam_step
@@ -42,13 +42,14 @@ class Gain:
     difference: Mean  # both - real, pair by pair: its error is smaller than those of the two
 
 
-def balanced_rows(y: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+def balanced_rows(y: np.ndarray, n: int, rng: np.random.Generator | int) -> np.ndarray:
     """n rows drawn without replacement, of each class the same number, or one more where n does not divide.
 
     y (rows,) labels -> (n,) row numbers. Raises ValueError if there are fewer rows than classes to draw, or a class has
     too few rows.
     """
     classes, counts = np.unique(y, return_counts=True)
+    rng = as_generator(rng)
     if n < len(classes):
         raise ValueError(f"{n} rows cannot hold all {len(classes)} classes; ask for {len(classes)} or more")
     each = np.full(len(classes), n // len(classes))  # (classes,)
@@ -61,7 +62,7 @@ def balanced_rows(y: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray
 
 
 def generated_rows(
-    model: VAE, classes: np.ndarray, per_class: int, rng: np.random.Generator, mean: bool = True
+    model: VAE, classes: np.ndarray, per_class: int, rng: np.random.Generator | int, mean: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
     """`per_class` samples of a conditional VAE for each class: z from N(0, I), then the mean of p(x|z, y), or a draw.
 
@@ -71,14 +72,14 @@ def generated_rows(
     return to_host(model.sample(len(y), rng, mean=mean, y=y)), y
 
 
-def train_on(like: VAE, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> VAE:
+def train_on(like: VAE, x: np.ndarray, y: np.ndarray, rng: np.random.Generator | int) -> VAE:
     """A small conditional VAE that has seen these rows and no others: one hidden layer, trained by Adam.
 
     x (rows, data), y (rows,). Latent size, activation, likelihood and classes are those of `like`; a variance that it
     predicts for each value is one learned number here, since a few rows could be copied with none at all.
     Raises NonFiniteError if it diverges.
     """
-    a = like.architecture
+    a, rng = like.architecture, as_generator(rng)
     model = VAE(
         a.data_dim, HIDDEN, a.latent_dim, activation=a.activation, likelihood=a.likelihood,
         sigma="learned" if a.sigma in (None, "predicted") else a.sigma,
@@ -107,7 +108,7 @@ def augment(
     labels: int,
     per_class: int,
     repeats: int,
-    rng: np.random.Generator,
+    rng: np.random.Generator | int,
     *,
     fair: bool = False,
     mean: bool = True,
@@ -126,7 +127,7 @@ def augment(
     """
     if not model.architecture.classes:
         raise ValueError("the model is not conditional: it cannot be asked for rows of a class")
-    classes = np.unique(y)
+    classes, rng = np.unique(y), as_generator(rng)
     scores: dict[str, list[float]] = {"real": [], "both": [], "generated": []}
     for repetition in rng.spawn(repeats):
         choosing, making = repetition.spawn(2)  # so the real rows are the same whatever is made beside them

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tinyvae.backend import as_generator
 from tinyvae.ops.adam import adam_step
 
 STEP = 0.3  # of Adam: lr times the root of the number of features, which is about what a step can change a logit by
@@ -86,7 +87,7 @@ class SoftmaxClassifier:
 def fit_softmax(
     x: np.ndarray,
     y: np.ndarray,
-    rng: np.random.Generator,
+    rng: np.random.Generator | int,
     *,
     l2: float = 1e-4,
     steps: int = 2000,
@@ -95,14 +96,14 @@ def fit_softmax(
 ) -> SoftmaxClassifier:
     """Minimize the loss above by Adam, from W = 0, with a learning rate that falls to 0 along a straight line.
 
-    x (rows, features) numbers, y (rows,) whole numbers, `rng` orders the batches: the same generator gives the same
-    classifier. No more than `batch_size` rows: every step sees all of them, and nothing is random.
+    x (rows, features) numbers, y (rows,) whole numbers, `rng`, a generator or a seed, orders the batches: the same
+    one gives the same classifier. No more than `batch_size` rows: every step sees all of them, and nothing is random.
     standardize=False only takes the mean off: for features of one scale, such as pixels, of which a few rows know too
     little to divide by their standard deviations. The penalty is on the weights of the features so scaled.
 
     Raises ValueError for wrong shapes, no rows, labels that are no whole numbers, and features that are not finite.
     """
-    x, y = _checked_features(x), np.asarray(y)
+    x, y, rng = _checked_features(x), np.asarray(y), as_generator(rng)
     if y.shape != (len(x),) or y.dtype.kind not in "bui":
         raise ValueError(f"y must be {len(x)} whole numbers, one for each row of x, not {y.dtype} {y.shape}")
     labels, y = np.unique(y, return_inverse=True)  # (classes,); y (rows,) in 0..classes-1

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.backend import to_host
+from tinyvae.backend import as_generator, to_host
 from tinyvae.model.vae import VAE
 from tinyvae.training.config import Config
 from tinyvae.training.data import Dataset
@@ -101,13 +101,14 @@ def compare_features(
     y_train: np.ndarray,
     x: np.ndarray,
     y: np.ndarray,
-    rng: np.random.Generator,
+    rng: np.random.Generator | int,
     neighbours: int = 5,
     progress: Callable[[str], None] = lambda stage: None,
 ) -> list[FeatureScore]:
     """Train a softmax classifier and a vote of neighbours on the training rows; score both on the rows x, y.
 
-    x_train (train rows, data), y_train (train rows,), x (rows, data), y (rows,); `rng` orders the classifier's batches.
+    x_train (train rows, data), y_train (train rows,), x (rows, data), y (rows,); `rng`, a generator or a seed, orders
+    the classifier's batches.
     -> scores on the posterior means, on x itself, and on its PCA of the latent size (or of the data's, if that is
     smaller). `progress` is told what comes next.
 
@@ -115,7 +116,7 @@ def compare_features(
     The encoder of a conditional model is given the labels, so its means may simply repeat them: then their score says
     what z still knows of the label, and no more than that.
     """
-    conditional = model.architecture.classes > 0
+    rng, conditional = as_generator(rng), model.architecture.classes > 0
     labels_train, labels = (y_train, y) if conditional else (None, None)
     size = min(model.architecture.latent_dim, x_train.shape[1])
 

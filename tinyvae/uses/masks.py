@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from tinyvae.backend import as_generator
+
 NOISE_SHARE = 0.25  # of the pixels that noise changes
 
 
@@ -22,7 +24,7 @@ class Mask:
         """
         observed = np.ones((rows, data_dim), dtype=bool)
         if self.kind == "random":
-            return rng.random((rows, data_dim)) >= self.numbers[0]
+            return as_generator(rng).random((rows, data_dim)) >= self.numbers[0]
         if self.kind == "half" and image_shape is None:
             observed[:, (data_dim + 1) // 2 :] = False
         elif self.kind == "half":
@@ -83,6 +85,7 @@ def add_noise(x: np.ndarray, spread: np.ndarray, rng: Any) -> tuple[np.ndarray, 
 
     x (rows, data), spread (data,) -> (rows, data)
     """
+    rng = as_generator(rng)
     chosen = rng.random(x.shape) < NOISE_SHARE  # (rows, data)
     if ((x == 0) | (x == 1)).all():
         return np.where(chosen, 1 - x, x), f"{NOISE_SHARE:.0%} of the pixels flipped"

@@ -1,10 +1,8 @@
 """The picture of restored rows: what was true, what was given, what was made of it."""
 
-import matplotlib
 import numpy as np
-from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 
+from tinyvae.training.drawing import Figure, colormaps, own_style, to_rgb
 from tinyvae.training.figures import COLOURS, TRAIN
 
 MISSING = COLOURS[5]  # sand: no shade of grey
@@ -13,6 +11,7 @@ COLUMNS = 12
 GAP = 1  # pixel between images
 
 
+@own_style()
 def restoration(
     truth: np.ndarray,
     given: np.ndarray,
@@ -32,7 +31,7 @@ def restoration(
     band = 3 * (h + GAP) + 3 * GAP  # the height of three lines of images and the space below them
     bands = -(-len(truth) // COLUMNS)
     canvas = np.full((bands * band, COLUMNS * (w + GAP), 3), 1.0)  # red, green, blue
-    shades = matplotlib.colormaps["gray_r"]
+    shades = colormaps["gray_r"]
     for i, images in enumerate((truth, given, restored)):
         for j, image in enumerate(images.reshape(-1, h, w)):
             share = np.clip((image - ink[0]) / ((ink[1] - ink[0]) or 1.0), 0, 1)  # (h, w)

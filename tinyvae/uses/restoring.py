@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from tinyvae.backend import to_host
+from tinyvae.backend import as_generator, to_host
+from tinyvae.model.architecture import checked_count
 from tinyvae.model.vae import CHUNK, VAE
 from tinyvae.ops import gaussian
 from tinyvae.training.data import Dataset
@@ -58,12 +59,12 @@ def fill_in(
     y         (rows,), the labels of a conditional model
     progress  `progress(rows done)` is called after every step, with fractions of rows
 
-    rng is a NumPy generator on any backend. Raises ValueError for steps or chains < 1, for shapes that do not
-    match, and for observed values that the likelihood does not allow.
+    rng is a NumPy generator on any backend, or a seed. Raises ValueError for steps or chains < 1, for shapes that do
+    not match, and for observed values that the likelihood does not allow; TypeError for another rng.
     """
+    steps, chains, rng = checked_count("steps", steps), checked_count("chains", chains), as_generator(rng)
     x, observed = np.asarray(x, dtype=model.dtype), np.asarray(observed)
-    if steps < 1 or chains < 1:
-        raise ValueError(f"steps and chains must be at least 1, not {steps} and {chains}")
+    model.checked_rows(x, "x", model.architecture.data_dim)
     if observed.shape != x.shape or observed.dtype != bool:
         raise ValueError(f"observed must be truth values of shape {x.shape}, not {observed.dtype} {observed.shape}")
     if observed.any():
@@ -96,10 +97,10 @@ def clamped(observed: np.ndarray, x: np.ndarray, proposed: np.ndarray) -> np.nda
 def denoise(model: VAE, noisy: np.ndarray, rng: Any, draws: int = DRAWS, y: Any = None) -> np.ndarray:
     """The mean of p(x|z), averaged over `draws` of z ~ q(z|noisy x).  noisy (rows, data) -> (rows, data).
 
-    Noisy rows need not be rows that the likelihood allows. Raises ValueError for draws < 1.
+    rng is a NumPy generator on any backend, or a seed. Noisy rows need not be rows that the likelihood allows.
+    Raises ValueError for draws < 1, TypeError for another rng.
     """
-    if draws < 1:
-        raise ValueError(f"draws must be at least 1, not {draws}")
+    draws, rng = checked_count("draws", draws), as_generator(rng)
     noisy = np.asarray(noisy, dtype=model.dtype)
     out = np.empty_like(noisy)  # (rows, data)
     for first in range(0, len(noisy), CHUNK):

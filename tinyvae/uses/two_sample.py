@@ -24,6 +24,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tinyvae.backend import as_generator
+from tinyvae.model.architecture import checked_count
+
 BLOCK = 50  # permutations done at once; between them, progress is told
 
 
@@ -47,17 +50,17 @@ def energy_distance(x: np.ndarray, y: np.ndarray) -> float:
 def permutation_test(
     x: np.ndarray,
     y: np.ndarray,
-    rng: np.random.Generator,
+    rng: np.random.Generator | int,
     permutations: int = 999,
     progress: Callable[[int], None] = lambda done: None,
 ) -> TwoSample:
     """The energy distance between x (n, data) and y (m, data), and its p-value.
 
-    rng shuffles the rows; the p-value is a multiple of 1 / (permutations + 1). progress is called with the number of
-    permutations done. Raises ValueError as `energy_distance` does, and for fewer than one permutation.
+    rng, a generator or a seed, shuffles the rows; the p-value is a multiple of 1 / (permutations + 1). progress is
+    called with the number of permutations done. Raises ValueError as `energy_distance` does, and for fewer than one
+    permutation.
     """
-    if permutations < 1:
-        raise ValueError(f"permutations must be at least 1, not {permutations}")
+    permutations, rng = checked_count("permutations", permutations), as_generator(rng)
     rows = _pooled(x, y)
     A, w = _distances(rows), _weights(len(x), len(y))  # (n + m, n + m), (n + m,)
     real = float(-w @ A @ w)
@@ -79,24 +82,24 @@ def save_overlay(path: Path, data: np.ndarray, samples: np.ndarray) -> None:
     The points are drawn in one shuffled order, so that neither colour covers the other.
     Raises OSError if the picture cannot be written, ValueError if these are no points of the plane.
     """
-    from matplotlib.figure import Figure  # here: it takes a while to load, and the statistics do without it
-
-    from tinyvae.training.figures import TEST, TRAIN, save_figure
+    from tinyvae.training.drawing import Figure, own_style  # here: matplotlib takes a while, and the statistics do
+    from tinyvae.training.figures import TEST, TRAIN, save_figure  # without it
 
     points = _pooled(data, samples)  # (n + m, 2)
     if points.shape[1] != 2:
         raise ValueError(f"points of the plane are needed, (rows, 2), not {data.shape} and {samples.shape}")
     colours = np.repeat([TRAIN, TEST], [len(data), len(samples)])  # (n + m,)
     order = np.random.default_rng(0).permutation(len(points))
-    figure = Figure(figsize=(5.6, 5.2), layout="constrained")
-    axes = figure.subplots()
-    axes.scatter(*points[order].T, s=8, c=colours[order].tolist(), alpha=0.5, linewidths=0)
-    for label, colour in ((f"{len(data):,} points of data", TRAIN), (f"{len(samples):,} draws of the model", TEST)):
-        axes.plot([], [], "o", ms=5, color=colour, label=label)
-    axes.set(title="Data and samples, one over the other", xlabel="x1", ylabel="x2", aspect="equal")
-    axes.legend(loc="upper left", fontsize=9)
-    axes.grid(alpha=0.3)
-    save_figure(figure, path)
+    with own_style():
+        figure = Figure(figsize=(5.6, 5.2), layout="constrained")
+        axes = figure.subplots()
+        axes.scatter(*points[order].T, s=8, c=colours[order].tolist(), alpha=0.5, linewidths=0)
+        for label, colour in ((f"{len(data):,} points of data", TRAIN), (f"{len(samples):,} draws of the model", TEST)):
+            axes.plot([], [], "o", ms=5, color=colour, label=label)
+        axes.set(title="Data and samples, one over the other", xlabel="x1", ylabel="x2", aspect="equal")
+        axes.legend(loc="upper left", fontsize=9)
+        axes.grid(alpha=0.3)
+        save_figure(figure, path)
 
 
 def _weights(n: int, m: int) -> np.ndarray:

@@ -46,6 +46,11 @@ class Dataset:
             bool(((x == 0) | (x == one)).all()) for x in chunks
         )  # in chunks: most data shows itself in the first
 
+    def occurring_labels(self) -> np.ndarray:
+        """The labels that training rows have, (labels,) ascending."""
+        assert self.y_train is not None
+        return np.unique(self.y_train)
+
     def classes(self) -> int:
         """How many labels a conditional model must know: 0 to the largest that there is."""
         assert self.y_train is not None
