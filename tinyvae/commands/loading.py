@@ -1,12 +1,13 @@
 """What the commands on a trained run share: the run, its model, its test data, and other rows to look at."""
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from tinyvae.errors import DataError, UsageError
+from tinyvae.model.support import into_unit_interval, shown
 from tinyvae.model.vae import VAE
 from tinyvae.training import checkpoint as checkpoints
 from tinyvae.training import data, streams
@@ -85,16 +86,20 @@ def rows_of(args: argparse.Namespace, trained: Trained) -> Rows:
     try:
         if trained.config.binarize != "none":
             if x.min() < 0 or x.max() > 1:
-                raise ValueError(f"the data lies in [{x.min():g}, {x.max():g}], but the run binarized data in [0, 1]")
+                low, high = float(x.min()), float(x.max())
+                wrong = f"the data lies in [{shown(low)}, {shown(high)}], but the run binarized data in [0, 1]"
+                raise ValueError(f"{wrong}; {into_unit_interval(low, high)}")
             level = 0.5 if trained.config.binarize == "threshold" else _uniform(trained, x.shape)
             x = (x >= level).astype(np.float64) if isinstance(level, float) else (level < x).astype(np.float64)
         with np.errstate(over="ignore"):  # what is too large for the model's precision becomes infinite, and is refused
             narrow = x.astype(trained.model.dtype)
         architecture.check_support(float(narrow.min()), float(narrow.max()))
+        if architecture.classes and rows.label_problem:
+            raise DataError(rows.label_problem)
         architecture.check_labels(rows.y if architecture.classes else None, len(x))
     except ValueError as error:
         raise DataError(f"{rows.name}: {error}") from error
-    return Rows(rows.name, x, rows.y, rows.image_shape)
+    return replace(rows, x=x)
 
 
 def is_own_data(args: argparse.Namespace, trained: Trained) -> bool:

@@ -11,14 +11,17 @@ from typing import Any
 import numpy as np
 
 from tinyvae import __version__
-from tinyvae.errors import CheckpointError, DataError, TinyvaeError, UsageError
+from tinyvae.errors import CheckpointError, TinyvaeError, UsageError
 from tinyvae.model.params import FlatParams
 from tinyvae.model.vae import VAE
 from tinyvae.training import checkpoint as checkpoints
 from tinyvae.training.checkpoint import Checkpoint
 from tinyvae.training.config import Config
 from tinyvae.training.data import Dataset, load
+from tinyvae.training.data.convert import is_path
 from tinyvae.training.data.published import Progress
+from tinyvae.training.data.regular import exists
+from tinyvae.training.data.scale import check_unit_interval
 from tinyvae.training.files import remove_leftovers, write_text
 from tinyvae.training.metrics import Row, read_table, write_table
 from tinyvae.training.trainer import RunState, Trainer
@@ -159,7 +162,7 @@ def load_data(config: Config, progress: Progress = lambda file: None) -> Dataset
     """
     folder = Path(config.data_dir) if config.data_dir else None
     path = Path(config.data)
-    if folder is not None and path.suffix in (".npy", ".npz") and not path.exists():
+    if folder is not None and is_path(config.data) and not exists(path):
         path = folder / path.name  # a user's file that has moved since
     dataset = load(str(path) if path.suffix else config.data, folder, config.seed, progress)
     if config.conditional:
@@ -168,10 +171,7 @@ def load_data(config: Config, progress: Progress = lambda file: None) -> Dataset
         dataset = dataset.without(config.leave_out)
     if config.binarize == "none":
         return dataset
-    low, high = dataset.range()
-    if low < 0 or high > 1:
-        hint = "; divide pixels in 0..255 by 255 first" if low >= 0 and high <= 255 else ""
-        raise DataError(f"{dataset.name}: --binarize needs data in [0, 1], not [{low:g}, {high:g}]{hint}")
+    check_unit_interval(dataset, "--binarize")
     return dataset.thresholded() if config.binarize == "threshold" else dataset
 
 

@@ -3,6 +3,9 @@
 import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -33,3 +36,30 @@ class StopRequest:
                 os.write(sys.stdout.fileno(), b"\x1b[?25h\n")  # show the cursor that the progress bar hides
             os._exit(128 + number)
         self.received = number
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came, where it means the same as Ctrl-C."""
+
+    exit_code = 128 + signal.SIGTERM
+
+
+@contextmanager
+def termination_interrupts() -> Iterator[None]:
+    """SIGTERM raises `Terminated` while this is entered, so that what is half done is taken back.
+
+    Only where it would have ended the process at once, and in the main thread: no other may set handlers.
+    """
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -6,6 +6,7 @@ import numpy as np
 
 from tinyvae.errors import DataError
 from tinyvae.training import streams
+from tinyvae.training.data.convert import is_path
 from tinyvae.training.data.dataset import MIN_ROWS, split
 from tinyvae.training.data.dataset import Dataset as Dataset
 from tinyvae.training.data.published import FASHION_MNIST, MNIST, Progress, load_binarized_mnist, load_idx_set
@@ -25,6 +26,8 @@ def load(data: str, data_dir: Path | None = None, seed: int = 0, progress: Progr
 
     Raises DataError if the data cannot be had or cannot be trained on.
     """
+    if is_path(data):
+        return load_user_file(Path(data))
     name, _, points = data.partition(":")
     if name == "digits":
         return load_digits()

@@ -22,6 +22,7 @@ class Dataset:
     y_test: np.ndarray | None = None
     scale: float = 1.0
     image_shape: tuple[int, int] | None = None
+    label_problem: str = ""  # why the labels that there are cannot be used, if so; there are none then
 
     @property
     def data_dim(self) -> int:
@@ -55,20 +56,25 @@ class Dataset:
     def check_classes(self) -> None:
         """Raises DataError unless every row has a label, and these are whole numbers from 0 on, without wide gaps."""
         if self.y_train is None or self.y_test is None:
-            raise DataError(
-                f"{self.name}: has no labels; --conditional needs y, whole numbers from 0 on, for every row"
-            )
+            needed = f"{self.name}: has no labels; --conditional needs y, whole numbers from 0 on, for every row"
+            raise DataError(self.label_problem or needed)
         y = np.unique(np.concatenate([self.y_train, self.y_test]))
+        right = f"number them from 0 to {len(y) - 1}: y = np.unique(y, return_inverse=True)[1]"
         if y[0] < 0:
-            raise DataError(f"{self.name}: has labels below 0; --conditional needs whole numbers from 0 on")
+            raise DataError(f"{self.name}: has labels below 0; --conditional needs whole numbers from 0 on; {right}")
         if self.classes() > 10 * len(y):
-            right = f"number them from 0 to {len(y) - 1}"
             raise DataError(f"{self.name}: has {len(y)} different labels, but they reach to {y[-1]}; {right}")
+
+    def listed_labels(self) -> str:
+        """The labels that occur, "0, 1, 2", or how many there are between which."""
+        assert self.y_train is not None
+        assert self.y_test is not None
+        return _listed(np.concatenate([self.y_train, self.y_test]))
 
     def without(self, label: int) -> "Dataset":
         """Without the rows of one label. Raises DataError if there are no labels, or no such rows, or few others."""
         if self.y_train is None or self.y_test is None:
-            raise DataError(f"{self.name}: has no labels, so none can be left out")
+            raise DataError(self.label_problem or f"{self.name}: has no labels, so none can be left out")
         train, test = self.y_train != label, self.y_test != label  # (rows,) each
         if train.all() and test.all():
             raise DataError(f"{self.name}: has no rows with label {label}; its labels are {_listed(self.y_train)}")

@@ -1,9 +1,7 @@
 """The published data sets: which files, from where, and how to know that they are the right ones."""
 
 import hashlib
-import logging
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +9,10 @@ from typing import Any
 from tinyvae.errors import DataError
 from tinyvae.training.data.dataset import Dataset
 from tinyvae.training.data.formats import read_amat, read_idx, unzipped
+from tinyvae.training.data.partial import remove_leftovers
+from tinyvae.training.data.regular import exists, open_regular, reason
 
-TIMEOUT = 30  # seconds without an answer before the next mirror is tried
+Progress = Callable[[str], Any]  # file name -> a progress bar (total, update(n), close()), or None
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Published:
 
     file: str
     hash: str  # "sha256:..." or "md5:..." of the file
+    size: int  # its bytes: no more of it is read, from a disk or from a mirror
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,24 @@ MNIST = Source(
     ),
     (
         Published(
-            "train-images-idx3-ubyte.gz", "sha256:440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
+            "train-images-idx3-ubyte.gz",
+            "sha256:440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+            9_912_422,
         ),
         Published(
-            "train-labels-idx1-ubyte.gz", "sha256:3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"
+            "train-labels-idx1-ubyte.gz",
+            "sha256:3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+            28_881,
         ),
         Published(
-            "t10k-images-idx3-ubyte.gz", "sha256:8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"
+            "t10k-images-idx3-ubyte.gz",
+            "sha256:8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+            1_648_877,
         ),
         Published(
-            "t10k-labels-idx1-ubyte.gz", "sha256:f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
+            "t10k-labels-idx1-ubyte.gz",
+            "sha256:f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+            4_542,
         ),
     ),
 )
@@ -58,28 +67,34 @@ FASHION_MNIST = Source(  # its authors publish md5 sums; those of the labels are
     ),
     (
         Published(
-            "train-images-idx3-ubyte.gz", "sha256:3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"
+            "train-images-idx3-ubyte.gz",
+            "sha256:3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+            26_421_880,
         ),
-        Published("train-labels-idx1-ubyte.gz", "md5:25c81989df183df01b3e8a0aad5dffbe"),
+        Published("train-labels-idx1-ubyte.gz", "md5:25c81989df183df01b3e8a0aad5dffbe", 29_515),
         Published(
-            "t10k-images-idx3-ubyte.gz", "sha256:346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"
+            "t10k-images-idx3-ubyte.gz",
+            "sha256:346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+            4_422_102,
         ),
-        Published("t10k-labels-idx1-ubyte.gz", "md5:bb300cfdad3c16e7a12a480ee83cd310"),
+        Published("t10k-labels-idx1-ubyte.gz", "md5:bb300cfdad3c16e7a12a480ee83cd310", 5_148),
     ),
 )
 BINARIZED_MNIST = Source(  # Larochelle's static binarization; the hashes are of the unzipped text
     ("http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/",),
     (
         Published(
-            "binarized_mnist_train.amat", "sha256:ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d"
+            "binarized_mnist_train.amat",
+            "sha256:ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d",
+            78_400_000,
         ),
         Published(
-            "binarized_mnist_test.amat", "sha256:e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c"
+            "binarized_mnist_test.amat",
+            "sha256:e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c",
+            15_680_000,
         ),
     ),
 )
-
-Progress = Callable[[str], Any]  # file name -> a progress bar of the kind that pooch drives, or None
 
 
 def load_idx_set(name: str, source: Source, folder: Path, progress: Progress) -> Dataset:
@@ -107,57 +122,41 @@ def fetch(source: Source, published: Published, folder: Path, progress: Progress
 
     Raises DataError if a file is there but is not the published one, or if no mirror could serve it.
     """
+    if exists(folder) and not folder.is_dir():
+        raise DataError(f"{folder}: is a file, not a folder; choose another --data-dir")
+    remove_leftovers(folder, published.file)
     for path in (folder / published.file, folder / f"{published.file}.gz"):
-        if path.exists():
+        if exists(path):
             _verify(path, published)
             return path
-    return _download(source, published, folder, progress)
+    from tinyvae.training.data.download import NoMirrorError, download  # here: most runs need no network
+
+    try:
+        return download(source.mirrors, published.file, published.hash, published.size, folder, progress)
+    except NoMirrorError as error:
+        needed = ", ".join(p.file for p in source.files)
+        raise DataError(
+            f"{error}; put these files into {folder} (or name their folder with --data-dir): {needed}"
+        ) from error
 
 
 def _verify(path: Path, published: Published) -> None:
     algorithm, expected = published.hash.split(":")
-    h = hashlib.new(algorithm, usedforsecurity=False)
+    h, left = hashlib.new(algorithm, usedforsecurity=False), published.size
     try:
-        with unzipped(path) if path.name != published.file else path.open("rb") as f:
-            while block := f.read(1 << 20):
+        with unzipped(path) if path.name != published.file else open_regular(path) as f:
+            while block := f.read(min(1 << 20, left + 1)):
                 h.update(block)
+                left -= len(block)
+                if left < 0:
+                    break
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if h.hexdigest() != expected:
+        raise DataError(f"{path}: cannot be read ({reason(error)})") from error
+    difference = f"its {algorithm} is {h.hexdigest()[:16]}..., not {expected[:16]}..."
+    if left < 0:
+        difference = f"it holds more than the {published.size:,} bytes of that"
+    if left < 0 or h.hexdigest() != expected:
         raise DataError(
-            f"{path}: is not the published file (its {algorithm} is {h.hexdigest()[:16]}..., not {expected[:16]}...); "
+            f"{path}: is not the published file ({difference}); "
             "name another folder with --data-dir, or delete it to have it downloaded again"
         )
-
-
-def _download(source: Source, published: Published, folder: Path, progress: Progress) -> Path:
-    import pooch  # here, not above: it takes a while to load and most runs need no network
-    import requests
-
-    pooch.get_logger().setLevel(logging.WARNING)
-    problems, new = [], not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for mirror in source.mirrors:
-            bar = progress(published.file)
-            downloader: Any = pooch.HTTPDownloader(timeout=TIMEOUT, progressbar=bar)
-            try:  # pooch writes to a temporary file, checks the hash, and only then renames
-                url = mirror + published.file
-                return Path(pooch.retrieve(url, published.hash, published.file, folder, downloader=downloader))
-            except (requests.RequestException, ValueError) as error:  # ValueError: the hash is another
-                problems.append(f"{mirror}: {type(error).__name__}")
-            finally:
-                if bar is not None:
-                    bar.close()
-        if new:
-            with suppress(OSError):
-                folder.rmdir()  # if nothing is in it
-    except OSError as error:
-        raise DataError(
-            f"{folder}: cannot be written ({error.strerror or error}); choose another --data-dir"
-        ) from error
-    needed = ", ".join(p.file for p in source.files)
-    raise DataError(
-        f"{published.file} could not be downloaded ({'; '.join(problems)}); "
-        f"put these files into {folder} (or name their folder with --data-dir): {needed}"
-    )
