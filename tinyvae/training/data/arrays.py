@@ -41,7 +41,8 @@ class Stored:
         return math.prod(self.shape) * self.dtype.itemsize
 
     def __str__(self) -> str:
-        return f"{self.shape} {self.dtype}"
+        dtype = str(self.dtype)  # of records, it has the names of all fields
+        return f"{self.shape} {dtype if len(dtype) <= 100 else dtype[:100] + '...'}"
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,13 @@ def _npy(path: Path, file: io.BufferedReader, size: int) -> Stored:
 
     def read() -> np.ndarray:
         with _damage(path):
-            if dtype.hasobject or size - start < stored.size:
-                raise ValueError(f"it is cut short: {stored} are {stored.size:,} bytes, but {size - start:,} follow")
             file.seek(0)
             return np.lib.format.read_array(file, allow_pickle=False)
 
     stored = Stored(shape, dtype, read)
+    if not dtype.hasobject and size - start < stored.size:
+        with _damage(path):
+            raise ValueError(f"it is cut short: {stored} is {stored.size:,} bytes, but {size - start:,} follow")
     return stored
 
 
@@ -102,13 +104,13 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, size: i
         shape, dtype, start = _header(head)
 
     def read() -> np.ndarray:
-        with _damage(path):
-            if dtype.hasobject or start + stored.size != info.file_size:
-                raise ValueError(f"{name}: {stored} are {stored.size:,} bytes, but it holds {info.file_size - start:,}")
-            with archive.open(info) as member:
-                return np.lib.format.read_array(member, allow_pickle=False)
+        with _damage(path), archive.open(info) as member:
+            return np.lib.format.read_array(member, allow_pickle=False)
 
     stored = Stored(shape, dtype, read)
+    if not dtype.hasobject and start + stored.size != info.file_size:
+        with _damage(path):
+            raise ValueError(f"{name}, {stored}, is {stored.size:,} bytes, but it holds {info.file_size - start:,}")
     return stored
 
 

@@ -22,6 +22,8 @@ class Dataset:
     y_test: np.ndarray | None = None
     scale: float = 1.0
     image_shape: tuple[int, int] | None = None
+    rows_train: np.ndarray | None = None  # (rows,) where each row stands in the file it is from, for messages
+    rows_test: np.ndarray | None = None
     label_problem: str = ""  # why the labels that there are cannot be used, if so; there are none then
 
     @property
@@ -80,9 +82,11 @@ class Dataset:
             raise DataError(f"{self.name}: has no rows with label {label}; its labels are {_listed(self.y_train)}")
         if train.sum() < MIN_ROWS or test.sum() < MIN_TEST_ROWS:
             raise DataError(f"{self.name}: without label {label} too few rows are left")
+        rows_train, rows_test = self.rows_train, self.rows_test
         return replace(
             self, x_train=self.x_train[train], y_train=self.y_train[train], x_test=self.x_test[test],
-            y_test=self.y_test[test],
+            y_test=self.y_test[test], rows_train=None if rows_train is None else rows_train[train],
+            rows_test=None if rows_test is None else rows_test[test],
         )  # fmt: skip
 
     def thresholded(self) -> "Dataset":
@@ -120,6 +124,7 @@ def split(name: str, x: np.ndarray, y: np.ndarray | None, test_fraction: float, 
     order = np.random.default_rng(0).permutation(x.shape[0])
     cut = x.shape[0] - max(MIN_TEST_ROWS, round(x.shape[0] * test_fraction))
     train, test = np.sort(order[:cut]), np.sort(order[cut:])
+    fields |= {"rows_train": train, "rows_test": test}
     if y is not None:
         fields |= {"y_train": y[train], "y_test": y[test]}
     return Dataset(name, x[train], x[test], **fields)  # pyright: ignore[reportArgumentType] - checked by Dataset's users

@@ -10,15 +10,17 @@ from tinyvae.errors import DataError
 
 
 @contextmanager
-def enough_memory(needed: int, what: str, remedy: str) -> Iterator[None]:
+def enough_memory(needed: int, what: str, remedy: str, already: int = 0) -> Iterator[None]:
     """Around code that takes `needed` bytes: DataError "WHAT: ...; REMEDY" if there is not so much, or it runs out.
+
+    already  bytes that the caller holds for the same purpose: the message names the sum
 
     Asked before, since Linux gives out more than it has, and ends the process that uses it.
     """
     free = available()
-    message = f"{what}: not enough memory: about {shown(needed)} are needed"
+    message = f"{what}: not enough memory: about {shown(already + needed)} are needed"
     if needed > free:
-        raise DataError(f"{message}, and {shown(free)} are free; {remedy}")
+        raise DataError(f"{message}, and {shown(already + free)} are free; {remedy}")
     try:
         yield
     except MemoryError as error:

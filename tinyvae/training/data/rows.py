@@ -34,7 +34,7 @@ def load_rows(
     """
     if Path(data).suffix:
         x, y, image_shape, label_problem = read_user_rows(Path(data))
-        with enough_memory(x.size * 8, f"{data}: x, {x.shape} as float64", fewer(Path(data))):
+        with enough_memory(x.size * 8, f"{data}: x, {x.shape} as float64", fewer(Path(data)), x.nbytes):
             return Rows(data, x.astype(np.float64), y, image_shape, label_problem)
     dataset = load(data, data_dir, seed, progress)
     parts = ("train", "test") if part == "all" else (part,)

@@ -23,14 +23,16 @@ def check_unit_interval(dataset: Dataset, whose: str) -> None:
     if low >= 0 and high <= 1:
         return
     outside, first, whole = 0, "", True
-    for part, stored in (("training", dataset.x_train), ("test", dataset.x_test)):
+    parts = [("training", dataset.x_train, dataset.rows_train), ("test", dataset.x_test, dataset.rows_test)]
+    for part, stored, rows in parts:
         for start in range(0, len(stored), CHUNK):
             x = dataset.values(stored[start : start + CHUNK])
             out = (x < 0) | (x > 1)  # (chunk, data)
             whole = whole and bool((x == np.floor(x)).all())
             if out.any() and not first:
                 row, column = np.argwhere(out)[0]
-                first = f"{shown(float(x[row, column]))} in row {start + row} of the {part} rows, column {column}"
+                where = f"{start + row} of the {part} rows" if rows is None else rows[start + row]
+                first = f"{shown(float(x[row, column]))} in row {where}, column {column}"
             outside += int(out.sum())
     total = dataset.x_train.size + dataset.x_test.size
     raise DataError(
@@ -100,7 +102,7 @@ def _standardize(dataset: Dataset, largest: float) -> str:
     x = dataset.x_train
     begin = "" if x.dtype == np.float64 else "x = x.astype(float); "
     if largest > 1e150:  # whose square is beyond float64
-        begin = "x = x / np.abs(x).max(); "
+        begin = "x = x / np.maximum(np.abs(x).max(0), 1); "
     constant = bool((x.max(axis=0) == x.min(axis=0)).any())
     std = "np.where(x.std(0) > 0, x.std(0), 1)" if constant else "x.std(0)"
     return f"standardize: {begin}x = (x - x.mean(0)) / {std}"

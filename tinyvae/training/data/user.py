@@ -1,5 +1,6 @@
 """A user's own data: .npy, or .npz with `x` and optionally `y`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ class UserRows(NamedTuple):
 def load_user_file(path: Path) -> Dataset:
     """A user's rows, a tenth of them kept for testing. Raises DataError for anything that cannot be trained on."""
     x, y, image_shape, label_problem = read_user_rows(path)
-    with enough_memory(x.nbytes, f"{path}: x, {x.shape} {x.dtype}", fewer(path)):  # a second time: the parts
+    with enough_memory(x.nbytes, f"{path}: x, {x.shape} {x.dtype}", fewer(path), already=x.nbytes):  # and the parts
         return split(path.stem, x, y, TEST_FRACTION, image_shape=image_shape, label_problem=label_problem)
 
 
@@ -52,10 +53,14 @@ def read_user_rows(path: Path) -> UserRows:
             x = stored.read()
             image_shape = (x.shape[1], x.shape[2]) if x.ndim == 3 else None
             x = x.reshape(x.shape[0], -1)
-            with np.errstate(over="ignore"):  # a long double beyond float64 becomes infinite, and is refused below
-                x = x.astype(target, copy=False)
-            if target.kind == "f":
+            if x.dtype.kind == "f":
                 _check_finite(path, x)
+            with np.errstate(over="ignore"):
+                x = x.astype(target, copy=False)
+            if stored.dtype.itemsize > 8 and not np.isfinite(x).all():
+                raise DataError(
+                    f"{path}: x holds long doubles beyond float64; bring them there: x = x / np.abs(x).max()"
+                )
         y, label_problem = _labels(path, arrays, len(x)) if "y" in arrays.names else (None, "")
     return UserRows(x, y, image_shape, label_problem)
 
@@ -73,7 +78,8 @@ def _kept_as(dtype: np.dtype) -> np.dtype:
 def _check(path: Path, x: Stored) -> None:
     """Raises DataError unless x holds numbers, in rows or images."""
     if x.dtype.kind not in "buif":
-        raise DataError(f"{path}: x has dtype {x.dtype}, but numbers are needed; {_as_numbers(path, x.dtype)}")
+        kind = f"{len(x.dtype.names)} fields (records)" if x.dtype.names else f"dtype {x.dtype}"
+        raise DataError(f"{path}: x has {kind}, but numbers are needed; {_as_numbers(path, x.dtype)}")
     if len(x.shape) not in (2, 3) or 0 in x.shape:
         right = "(rows, columns) or (rows, height, width) is needed"
         raise DataError(f"{path}: x has shape {x.shape}, but {right}{_as_rows(x.shape)}")
@@ -124,10 +130,13 @@ def _check_finite(path: Path, x: np.ndarray) -> None:
     where = f"{rows.size} of {len(x)} rows, the first is row {rows[0]}"
     if columns.size <= LISTED:
         where += f"; in column{'s' * (columns.size > 1)} {', '.join(map(str, columns))}"
-    if rows.size > len(x) / 2 and columns.size <= x.shape[1] / 2:
+    if rows.size <= len(x) / 2:
+        remedy = f"remove these rows: x = x[np.isfinite(x).all(axis=1)] leaves {len(x) - rows.size}"
+    elif columns.size <= x.shape[1] / 2:
         remedy = f"remove these columns: x = x[:, np.isfinite(x).all(axis=0)] leaves {x.shape[1] - columns.size}"
     else:
-        remedy = f"remove these rows: x = x[np.isfinite(x).all(axis=1)] leaves {len(x) - rows.size}"
+        remedy = "fill in the mean of the column: x[~np.isfinite(x)] = np.nan; x = np.where(np.isnan(x), "
+        remedy += "np.nanmean(x, axis=0), x)"
     raise DataError(f"{path}: x holds NaN or infinite values ({where}); {remedy}")
 
 
@@ -150,20 +159,24 @@ def _without_x(path: Path, arrays: Arrays) -> str:
 
 def _renamed(path: Path, found: dict[str, Stored]) -> str:
     """The line that calls the likeliest arrays x and y: the largest of numbers, and whole numbers for its rows."""
-    train, test = (next((n for n in found if n.lower() in (f"x_{p}", f"{p}_x", f"{p}_images")), None) for p in
-                   ("train", "test"))  # fmt: skip
+    train, test = (
+        next((n for n in found if n.lower() in (f"x_{part}", f"{part}_x", f"{part}_images")), None)
+        for part in ("train", "test")
+    )
     tables = {n: a for n, a in found.items() if a.dtype.kind in "buif" and len(a.shape) > 1}
     if not tables:
         return ""
-    if train in tables and test in tables:
-        x, rows = f"np.concatenate([f[{train!r}], f[{test!r}]])", -1
-    else:
-        name = max(tables, key=lambda n: tables[n].size)
-        x, rows = f"f[{name!r}]", tables[name].shape[0]
-    y = next((n for n, a in found.items() if a.shape == (rows,) and a.dtype.kind in "bui"), None)
-    labels = f", y=f[{y!r}]" if y else ""
+    parts = [train, test] if train in tables and test in tables else [max(tables, key=lambda n: tables[n].size)]
+    whole = {n: a for n, a in found.items() if len(a.shape) == 1 and a.dtype.kind in "bui"}
+    y = [next((n for n, a in whole.items() if a.shape[0] == tables[p].shape[0]), None) for p in parts]
+    x, labels = _joined(parts), "" if None in y else f", y={_joined(y)}"
     out = f"{path.stem}-x.npz"
     return f"; in Python: import numpy as np; f = np.load({str(path)!r}); np.savez({out!r}, x={x}{labels})"
+
+
+def _joined(names: Sequence[str | None]) -> str:
+    arrays = ", ".join(f"f[{name!r}]" for name in names)
+    return arrays if len(names) == 1 else f"np.concatenate([{arrays}])"
 
 
 def fewer(path: Path) -> str:
