@@ -9,7 +9,7 @@ from tinyvae.kernels import NAMES as KERNELS
 from tinyvae.model.architecture import ACTIVATION_NAMES, LIKELIHOODS, parse_sigma
 from tinyvae.training.data.convert import how_to_convert, is_path
 from tinyvae.training.data.dataset import MIN_ROWS
-from tinyvae.training.data.regular import exists, problem
+from tinyvae.training.data.regular import FOLDER, exists, problem
 
 BINARIZE = ("none", "threshold", "dynamic")
 SCHEDULES = ("constant", "cosine")
@@ -210,7 +210,7 @@ def check_data_name(data: str, names: tuple[str, ...]) -> None:
     if is_path(data):
         wrong = problem(path)
         if wrong:
-            images = f"; {how_to_convert(path)}" if "folder" in wrong else ""
+            images = f"; {how_to_convert(path)}" if wrong == FOLDER else ""
             raise ValueError(f"--data {data}: {wrong}{images}")
         return
     if name == "two-gaussians" and colon:

@@ -10,6 +10,7 @@ from tinyvae.training.data.convert import is_path
 from tinyvae.training.data.dataset import MIN_ROWS, split
 from tinyvae.training.data.dataset import Dataset as Dataset
 from tinyvae.training.data.published import FASHION_MNIST, MNIST, Progress, load_binarized_mnist, load_idx_set
+from tinyvae.training.data.regular import FOLDER, problem
 from tinyvae.training.data.user import load_user_file
 
 NAMES = ("digits", "mnist", "fashion-mnist", "binarized-mnist", "two-gaussians")
@@ -65,7 +66,7 @@ def two_gaussians(points: int, seed: int) -> Dataset:
 
 def _folder(name: str, data_dir: Path | None) -> Path:
     if data_dir is not None:  # MNIST and Fashion-MNIST have files of the same names
-        return data_dir / name if (data_dir / name).is_dir() else data_dir
+        return data_dir / name if problem(data_dir / name) == FOLDER else data_dir
     import pooch  # only for the place where this system keeps caches
 
     return Path(pooch.os_cache("tinyvae")) / name

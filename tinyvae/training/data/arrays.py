@@ -118,6 +118,8 @@ def _header(head: bytes) -> tuple[tuple[int, ...], np.dtype, int]:
     """Shape, dtype and where the numbers begin, from a file's first bytes. Raises ValueError if they are none."""
     file = io.BytesIO(head)
     version = np.lib.format.read_magic(file)
+    if version not in ((1, 0), (2, 0), (3, 0)):
+        raise ValueError(f"its format version, {version}, is none of NumPy's")
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     try:
         shape, _, dtype = read(file, max_header_size=HEADER)

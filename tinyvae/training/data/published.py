@@ -10,7 +10,7 @@ from tinyvae.errors import DataError
 from tinyvae.training.data.dataset import Dataset
 from tinyvae.training.data.formats import read_amat, read_idx, unzipped
 from tinyvae.training.data.partial import remove_leftovers
-from tinyvae.training.data.regular import exists, open_regular, reason
+from tinyvae.training.data.regular import FOLDER, exists, open_regular, problem, reason
 
 Progress = Callable[[str], Any]  # file name -> a progress bar (total, update(n), close()), or None
 
@@ -122,8 +122,8 @@ def fetch(source: Source, published: Published, folder: Path, progress: Progress
 
     Raises DataError if a file is there but is not the published one, or if no mirror could serve it.
     """
-    if exists(folder) and not folder.is_dir():
-        raise DataError(f"{folder}: is a file, not a folder; choose another --data-dir")
+    if exists(folder) and problem(folder) != FOLDER:
+        raise DataError(f"{folder}: {problem(folder) or 'is a file, not a folder'}; choose another --data-dir")
     remove_leftovers(folder, published.file)
     for path in (folder / published.file, folder / f"{published.file}.gz"):
         if exists(path):

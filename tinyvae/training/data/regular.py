@@ -7,8 +7,9 @@ from pathlib import Path
 
 from tinyvae.errors import DataError
 
+FOLDER = "is a folder, not a file"
 _KINDS = (
-    (stat.S_ISDIR, "is a folder, not a file"),
+    (stat.S_ISDIR, FOLDER),
     (stat.S_ISFIFO, "is a pipe, not a file"),
     (stat.S_ISSOCK, "is a socket, not a file"),
     (stat.S_ISCHR, "is a device, not a file"),
