@@ -134,7 +134,7 @@ def test_of_a_file_that_unpacks_without_an_end_no_more_is_read_than_the_publishe
     original = gzip.GzipFile.read
     monkeypatch.setattr(gzip.GzipFile, "read", lambda f, n=-1: read.append(n) or original(f, n))
     began = time.monotonic()
-    with pytest.raises(DataError, match="is not the published file .it holds more than the 1,048,576 bytes"):
+    with pytest.raises(DataError, match=r"is not the published file \(it holds more than the 1,048,576 bytes"):
         data.load("binarized-mnist", tmp_path)
     assert time.monotonic() - began < SOON
     assert sum(read) <= size + (1 << 20) + 1

@@ -43,7 +43,7 @@ class Mirrors(http.server.ThreadingHTTPServer):
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    server: Mirrors
+    server: Mirrors  # pyright: ignore[reportIncompatibleVariableOverride] - it is no other here
 
     def do_GET(self) -> None:
         getattr(self, self.path.split("/")[1])()

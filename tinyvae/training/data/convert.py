@@ -19,12 +19,12 @@ _READ: dict[str, tuple[str, str]] = {
     ".feather": ("pandas as pd, ", "pd.read_feather({f}).to_numpy(float)"),
     ".xlsx": ("pandas as pd, ", "pd.read_excel({f}).to_numpy(float)"),
     ".xls": ("pandas as pd, ", "pd.read_excel({f}).to_numpy(float)"),
-    ".json": ("json, ", "np.array(json.load(open({f})), dtype=float)"),
+    ".json": ("json, pathlib, ", "np.array(json.loads(pathlib.Path({f}).read_text()), dtype=float)"),
     ".mat": ("scipy.io, ", 'scipy.io.loadmat({f})["x"]'),
     ".h5": ("h5py, ", 'h5py.File({f})["x"][:]'),
     ".pt": ("torch, ", "torch.load({f}).numpy()"),
     ".safetensors": ("safetensors.numpy, ", 'safetensors.numpy.load_file({f})["x"]'),
-    ".pkl": ("pickle, ", "np.asarray(pickle.load(open({f}, 'rb')))"),
+    ".pkl": ("pathlib, pickle, ", "np.asarray(pickle.loads(pathlib.Path({f}).read_bytes()))"),
 }
 _ALIKE = {".hdf5": ".h5", ".hdf": ".h5", ".pth": ".pt", ".pickle": ".pkl", ".pq": ".parquet", ".data": ".csv"}
 _NOTE = {
@@ -73,7 +73,7 @@ def other_kind(path: Path, begin: bytes) -> tuple[str, str]:
             return kind, _line(path, ending)
     if not begin:
         return "it is empty", SAVE
-    if begin.isascii() and begin[:1] in b"0123456789+-." and begin.decode().isprintable():
+    if begin.isascii() and begin[:1] not in b"<%" and "".join(begin.decode().split()).isprintable():
         return "it is text", _line(path, ".csv")
     return f"it begins with {begin!r}", SAVE
 
