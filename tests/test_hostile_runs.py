@@ -226,13 +226,14 @@ def test_a_description_that_is_no_table_is_one_line(trained: Path, tmp_path: Pat
 def test_a_run_does_not_choose_where_folders_are_made(trained: Path, tmp_path: Path) -> None:
     about = describe(last_of(trained))
     about = changed(about, ("run", "config", "data"), "mnist")
-    for folder in (tmp_path / "chosen" / "by" / "another", tmp_path / "victim" / "inside"):
+    (tmp_path / "there").mkdir()
+    for folder in (tmp_path / "chosen" / "by" / "another", tmp_path / "victim" / "inside", tmp_path / "there"):
         hostile = changed(about, ("run", "config", "data_dir"), str(folder))
         for command in COMMANDS[:2]:
             code, error = attack(trained, tmp_path, command, hostile)
             assert code == 1
-            assert "no such folder" in error
-            assert not folder.exists()
+            assert "it is gone; name its folder by --data-dir" in error
+            assert not folder.exists() or not list(folder.iterdir())
 
 
 # ------------------------------------------------------------------------------------------------- the files beside it

@@ -79,9 +79,9 @@ def main(argv: list[str] | None = None) -> int:
     except MemoryError as error:
         print(f"{subparser.prog}: not enough memory ({one_line(str(error))}); ask for less", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         print(f"{subparser.prog}: interrupted", file=sys.stderr)
-        return 130
+        return getattr(stop, "exit_code", 130)  # that of another signal, if it was one
     except OSError as error:  # the output cannot be written: its reader has gone, or its disk is full
         from tinyvae.training.progress import silence_stdout
 

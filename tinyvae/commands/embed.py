@@ -58,9 +58,14 @@ def run(args: argparse.Namespace) -> int:
     trained = loading.open_run(args)
     rows = loading.rows_of(args, trained)
     own = trained.dataset(args.data_dir) if args.compare else None
-    for name, y in [(rows.name, rows.y), (own.name, own.y_train)] if own is not None else []:
+    labels = [(rows.name, rows.y, rows.label_problem)]
+    if own is not None:
+        labels.append((own.name, own.y_train, own.label_problem))
+    for name, y, problem in labels if args.compare else []:
         if y is None:
-            raise DataError(f"{name}: has no labels, and --compare needs some: leave it out, or add y to an .npz file")
+            raise DataError(
+                problem or f"{name}: has no labels, and --compare needs some: leave it out, or add y to an .npz file"
+            )
     if args.out is not None:
         _write(args.out, trained, rows)
     if own is not None:

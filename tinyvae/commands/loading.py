@@ -2,13 +2,14 @@
 
 import argparse
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from tinyvae.errors import CheckpointError, DataError, TinyvaeError, UsageError
 from tinyvae.model.steering import listed
+from tinyvae.model.support import into_unit_interval, shown
 from tinyvae.model.vae import VAE
 from tinyvae.training import checkpoint as checkpoints
 from tinyvae.training import data, streams
@@ -39,7 +40,7 @@ class Trained:
         """The run's data, the very same as in training. Raises DataError or CheckpointError if it cannot be had."""
         if data_dir not in self._loaded:
             config = replaced(self.config, {"data_dir": data_dir}) if data_dir else self.config
-            dataset = load_data(config, new_folders=bool(data_dir))
+            dataset = load_data(config, downloads=bool(data_dir or not config.data_dir))
             check_same_data(self.checkpoint, self.record, dataset)
             own = self.record.image_shape
             if dataset.image_shape != own:  # the same numbers, but a mask or a picture would not be the same
@@ -135,16 +136,20 @@ def rows_of(args: argparse.Namespace, trained: Trained) -> Rows:
     try:
         if trained.config.binarize != "none":
             if x.min() < 0 or x.max() > 1:
-                raise ValueError(f"the data lies in [{x.min():g}, {x.max():g}], but the run binarized data in [0, 1]")
+                low, high = float(x.min()), float(x.max())
+                wrong = f"the data lies in [{shown(low)}, {shown(high)}], but the run binarized data in [0, 1]"
+                raise ValueError(f"{wrong}; {into_unit_interval(low, high)}")
             level = 0.5 if trained.config.binarize == "threshold" else _uniform(trained, x.shape)
             x = (x >= level).astype(np.float64) if isinstance(level, float) else (level < x).astype(np.float64)
         with np.errstate(over="ignore"):  # what is too large for the model's precision becomes infinite, and is refused
             narrow = x.astype(trained.model.dtype)
         architecture.check_support(float(narrow.min()), float(narrow.max()))
+        if architecture.classes and rows.label_problem:
+            raise DataError(rows.label_problem)
         architecture.check_labels(rows.y if architecture.classes else None, len(x))
     except ValueError as error:
         raise DataError(f"{rows.name}: {error}") from error
-    return Rows(rows.name, x, rows.y, rows.image_shape)
+    return replace(rows, x=x)
 
 
 def _check_occurs(args: argparse.Namespace, trained: Trained, name: str, y: np.ndarray) -> None:

@@ -17,6 +17,8 @@ from tinyvae.training import data
 from tinyvae.training.checkpoint import Checkpoint
 from tinyvae.training.config import Config
 from tinyvae.training.data import Dataset
+from tinyvae.training.data.regular import exists
+from tinyvae.training.data.scale import check_representable, check_unit_interval, scale_note
 from tinyvae.training.metrics import Row
 from tinyvae.training.progress import Reporter
 from tinyvae.training.record import Record
@@ -140,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
         if "data" in options:
             configs.check_data_name(options["data"], data.NAMES)
         for name in ("data", "data_dir"):  # so that a run can be evaluated from anywhere
-            if name in options and Path(options[name]).exists() and options[name] not in data.NAMES:
+            if name in options and exists(Path(options[name])) and options[name] not in data.NAMES:
                 options[name] = str(Path(options[name]).resolve())
         asked = Config(**options)
     except ValueError as error:
@@ -216,7 +218,7 @@ class Session:
             assert config.epochs is not None
             if state.epoch >= config.epochs and not undrawn:
                 raise UsageError(f"{path} has all its {state.epoch} epochs; to go on, give --epochs more than that")
-            dataset = load_data(config, reporter.download, new_folders="data_dir" in options)
+            dataset = load_data(config, reporter.download, downloads="data_dir" in options or not config.data_dir)
             digest = check_same_data(checkpoint, record, dataset)
             config, model = build(config, dataset, reporter)
             session = cls(config, dataset, digest, model, run, reporter)
@@ -344,6 +346,10 @@ def build(config: Config, dataset: Dataset, reporter: Reporter) -> tuple[Config,
 
 def check_support(model: VAE, dataset: Dataset) -> None:
     """Raises DataError if the likelihood cannot have made the data."""
+    if model.architecture.likelihood == "bernoulli":
+        check_unit_interval(dataset, "a Bernoulli likelihood")
+    else:
+        check_representable(dataset, model.dtype.name)
     try:
         model.architecture.check_support(*dataset.range())
     except ValueError as error:
@@ -378,7 +384,7 @@ def describe(config: Config, dataset: Dataset, model: VAE, path: Path, reporter:
         f"sigma {a.sigma}" if a.sigma else "",
         "tied" if a.tied else "",
         "batch norm" if a.batch_norm else "",
-        f"conditional on {a.classes} labels" if a.classes else "",
+        f"conditional on labels {dataset.listed_labels()}" if a.classes else "",
         f"iwae with {config.draws()} draws" if config.draws() else "",
     ]
     about = ", ".join(filter(None, [widths, a.activation, a.likelihood, *extras]))
@@ -392,5 +398,10 @@ def describe(config: Config, dataset: Dataset, model: VAE, path: Path, reporter:
             "note: Bernoulli on grey values is binary cross-entropy: a common loss, but no log-likelihood "
             "(--binarize dynamic makes it one)"
         )
+    note = scale_note(dataset) if a.likelihood == "gaussian" else None
+    if note:
+        line(f"note: {note}")
+    if dataset.label_problem:
+        line(f"note: the labels are left aside: {dataset.label_problem}")
     line(f"run: {path}")
     line()

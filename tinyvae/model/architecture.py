@@ -10,6 +10,7 @@ import numpy as np
 
 from tinyvae.backend import to_host
 from tinyvae.model.params import Shapes
+from tinyvae.model.support import into_unit_interval, shown
 from tinyvae.ops.activations import ACTIVATIONS
 from tinyvae.ops.convolution import output_size
 
@@ -181,10 +182,9 @@ class Architecture:
         if not (abs(smallest) < float("inf") and abs(largest) < float("inf")):
             raise ValueError("the data holds NaN or infinite values")
         if self.likelihood == "bernoulli" and not (smallest >= 0 and largest <= 1):
-            hint = "; pixels in 0..255 must be divided by 255 first" if smallest >= 0 and 1 < largest <= 255 else ""
             raise ValueError(
-                f"the data lies in [{smallest:g}, {largest:g}], but a Bernoulli likelihood needs [0, 1]{hint}; "
-                "for real values use the gaussian likelihood"
+                f"the data lies in [{shown(smallest)}, {shown(largest)}], but a Bernoulli likelihood needs [0, 1]; "
+                f"{into_unit_interval(smallest, largest)}"
             )
 
     def to_dict(self) -> dict[str, Any]:

@@ -7,7 +7,9 @@ from typing import Any
 
 from tinyvae.kernels import NAMES as KERNELS
 from tinyvae.model.architecture import ACTIVATION_NAMES, LIKELIHOODS, parse_sigma
+from tinyvae.training.data.convert import how_to_convert, is_path
 from tinyvae.training.data.dataset import MIN_ROWS
+from tinyvae.training.data.regular import FOLDER, exists, problem
 
 BINARIZE = ("none", "threshold", "dynamic")
 SCHEDULES = ("constant", "cosine")
@@ -209,16 +211,20 @@ def replaced(config: Config, values: dict[str, Any]) -> Config:
 
 def check_data_name(data: str, names: tuple[str, ...]) -> None:
     """Raises ValueError if `data` is neither a known name nor an existing .npy or .npz file."""
+    path = Path(data)
+    if is_path(data):
+        wrong = problem(path)
+        if wrong:
+            images = f"; {how_to_convert(path)}" if wrong == FOLDER else ""
+            raise ValueError(f"--data {data}: {wrong}{images}")
+        return
     check_two_gaussians(data)
     if data in names or data.startswith("two-gaussians:"):
         return
-    path = Path(data)
-    if path.suffix not in (".npy", ".npz"):
-        raise ValueError(f"--data must be {', '.join(names)}, or the path of a .npy or .npz file, not {data!r}")
-    if path.is_dir():
-        raise ValueError(f"--data {data}: is a folder, not a file")
-    if not path.is_file():
-        raise ValueError(f"--data {data}: there is no such file")
+    if data and exists(path):
+        raise ValueError(f"--data {data}: is no .npy or .npz file, and no other is read; {how_to_convert(path)}")
+    missing = f"--data {data}: there is no such file; " if path.suffix else ""
+    raise ValueError(f"{missing}--data must be {', '.join(names)}, or the path of a .npy or .npz file, not {data!r}")
 
 
 def check_two_gaussians(data: str) -> None:

@@ -88,7 +88,7 @@ class Reporter:
             self.bar.stop()
 
     def download(self, file: str) -> Any:
-        """A progress bar of the kind that pooch drives, or None."""
+        """A progress bar for a download, or None."""
         self.line(f"downloading {file}")
         return DownloadBar(self.console) if self.live else None
 
@@ -113,7 +113,7 @@ class Reporter:
 
 
 class DownloadBar:
-    """The little interface that pooch drives, over rich's bar."""
+    """The little interface that a download drives, over rich's bar."""
 
     def __init__(self, console: Console) -> None:
         self.bar = Progress(BarColumn(), DownloadColumn(), TransferSpeedColumn(), console=console, transient=True)
@@ -122,7 +122,7 @@ class DownloadBar:
 
     @property
     def total(self) -> int | None:
-        """Bytes to come (pooch sets it, once it knows)."""
+        """Bytes to come."""
         return None
 
     @total.setter
@@ -132,10 +132,6 @@ class DownloadBar:
     def update(self, n: int) -> None:
         """n more bytes came."""
         self.bar.advance(self.task, n)
-
-    def reset(self) -> None:
-        """Begin again (pooch calls this before it fills the bar)."""
-        self.bar.reset(self.task)
 
     def close(self) -> None:
         """Done."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae import __version__
-from tinyvae.errors import CheckpointError, DataError, TinyvaeError, UsageError
+from tinyvae.errors import CheckpointError, TinyvaeError, UsageError
 from tinyvae.model.architecture import Architecture
 from tinyvae.model.params import FlatParams
 from tinyvae.model.vae import VAE
@@ -18,7 +18,10 @@ from tinyvae.training import checkpoint as checkpoints
 from tinyvae.training.checkpoint import Checkpoint
 from tinyvae.training.config import Config
 from tinyvae.training.data import Dataset, load
+from tinyvae.training.data.convert import is_path
 from tinyvae.training.data.published import Progress
+from tinyvae.training.data.regular import exists
+from tinyvae.training.data.scale import check_unit_interval
 from tinyvae.training.fields import parse_json
 from tinyvae.training.files import leftovers, make_folder, read_regular, remove_folders, remove_leftovers, write_text
 from tinyvae.training.lock import Lock
@@ -272,7 +275,8 @@ def _check_free(path: Path) -> None:
 def _known_whole(path: Path, checkpoint: Checkpoint, record: Record) -> list[tuple[int, int]]:
     """The newest checkpoint and, if there is anything to delete, older ones that are whole: (step, best epoch)."""
     known = [(record.state.updates, record.state.best_epoch)]
-    older = [p for p in checkpoints.saved_steps(path) if p.name < checkpoint.path.name]
+    steps = checkpoints.saved_steps(path)
+    older = steps[: steps.index(checkpoint.path)]
     if len(older) >= checkpoints.KEPT:
         for candidate in reversed(older):
             with suppress(CheckpointError):
@@ -291,29 +295,24 @@ def check_same_data(checkpoint: Checkpoint, record: Record, dataset: Dataset) ->
     return digest
 
 
-def load_data(config: Config, progress: Progress = lambda file: None, new_folders: bool = True) -> Dataset:
+def load_data(config: Config, progress: Progress = lambda file: None, downloads: bool = True) -> Dataset:
     """The data set of a configuration: without the label that is left out, binarized where that was asked for.
 
-    new_folders  config.data_dir was named by the user, and may be made for a download: a run's file alone makes none
+    downloads  what is missing may be downloaded: not where a run's file, and no user, names the folder
     Raises DataError if it cannot be had, or lacks the labels that the configuration needs.
     """
     folder = Path(config.data_dir) if config.data_dir else None
-    if folder is not None and not new_folders and not folder.is_dir():
-        raise DataError(f"{folder}: the run found its data there, but there is no such folder; name it by --data-dir")
     path = Path(config.data)
-    if folder is not None and path.suffix in (".npy", ".npz") and not path.exists():
+    if folder is not None and is_path(config.data) and not exists(path):
         path = folder / path.name  # a user's file that has moved since
-    dataset = load(str(path) if path.suffix else config.data, folder, config.seed, progress)
+    dataset = load(str(path) if path.suffix else config.data, folder, config.seed, progress, downloads)
     if config.conditional:
         dataset.check_classes()
     if config.leave_out is not None:
         dataset = dataset.without(config.leave_out)
     if config.binarize == "none":
         return dataset
-    low, high = dataset.range()
-    if low < 0 or high > 1:
-        hint = "; divide pixels in 0..255 by 255 first" if low >= 0 and high <= 255 else ""
-        raise DataError(f"{dataset.name}: --binarize needs data in [0, 1], not [{low:g}, {high:g}]{hint}")
+    check_unit_interval(dataset, "--binarize")
     return dataset.thresholded() if config.binarize == "threshold" else dataset
 
 

@@ -66,3 +66,30 @@ def interrupted_at_once(program: str) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came, where it means the same as Ctrl-C."""
+
+    exit_code = 128 + signal.SIGTERM
+
+
+@contextmanager
+def termination_interrupts() -> Iterator[None]:
+    """SIGTERM raises `Terminated` while this is entered, so that what is half done is taken back.
+
+    Only where it would have ended the process at once, and in the main thread: no other may set handlers.
+    """
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

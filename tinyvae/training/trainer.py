@@ -21,6 +21,7 @@ from tinyvae.training import streams
 from tinyvae.training.batches import Batches
 from tinyvae.training.config import Config
 from tinyvae.training.data import Dataset
+from tinyvae.training.data.scale import too_large
 from tinyvae.training.graph_step import GraphStep
 from tinyvae.training.metrics import Evaluation, Row, evaluate
 
@@ -80,6 +81,7 @@ class Trainer:
         assert config.epochs is not None  # resolved
         assert config.batch_size is not None
         self.model, self.config, self.epochs, self.listener = model, config, config.epochs, listener
+        self.dataset = dataset
         dynamic = config.binarize == "dynamic"
         draws = config.draws()
         self.train_batches = Batches(
@@ -283,7 +285,7 @@ class Trainer:
     def _diverged(self, batch: int, loss: float) -> NonFiniteError:
         return NonFiniteError(
             f"training diverged in epoch {self.state.epoch + 1}, batch {batch}: the loss is {loss:g} "
-            f"and {self._culprit()}; {REMEDY}"
+            f"and {self._culprit()}; {self._remedy()}"
         )
 
     def _culprit(self) -> str:
@@ -300,6 +302,11 @@ class Trainer:
             return f"the gradient {name} reaches {largest[name]:.1e}, too large to be squared in {self.model.dtype}"
         return "every parameter and gradient is finite"
 
+    def _remedy(self) -> str:
+        """What to try: for real data that is far from unit size that is the cause, and no step size helps."""
+        gaussian = self.model.architecture.likelihood == "gaussian"
+        return (gaussian and too_large(self.dataset)) or REMEDY
+
     def _finite(self, a: Array) -> bool:
         return bool(to_host(self.model.backend.xp.isfinite(a).all()))
 
@@ -307,7 +314,7 @@ class Trainer:
         """Raises NonFiniteError if a parameter or one of Adam's moments is NaN or infinite: no such state is saved."""
         for name, a in [*self.model.params.items(), ("Adam's m", self.m), ("Adam's v", self.v)]:
             if not self._finite(a):
-                raise NonFiniteError(f"training diverged: {name} holds NaN or infinite values; {REMEDY}")
+                raise NonFiniteError(f"training diverged: {name} holds NaN or infinite values; {self._remedy()}")
 
     def _close_epoch(self) -> Row:
         state = self.state
@@ -315,7 +322,7 @@ class Trainer:
         if not math.isfinite(test.loss):
             raise NonFiniteError(
                 f"training diverged: after epoch {state.epoch + 1} the test loss is {test.loss} "
-                f"and {self._culprit()}; {REMEDY}"
+                f"and {self._culprit()}; {self._remedy()}"
             )
         train_loss, train_nll, train_kl = (s / state.rows for s in state.sums)
         state.epoch += 1

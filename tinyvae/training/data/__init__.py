@@ -6,34 +6,43 @@ import numpy as np
 
 from tinyvae.errors import DataError
 from tinyvae.training import streams
+from tinyvae.training.data.convert import is_path
 from tinyvae.training.data.dataset import MIN_ROWS, split
 from tinyvae.training.data.dataset import Dataset as Dataset
 from tinyvae.training.data.published import FASHION_MNIST, MNIST, Progress, load_binarized_mnist, load_idx_set
+from tinyvae.training.data.regular import FOLDER, problem
 from tinyvae.training.data.user import load_user_file
 
 NAMES = ("digits", "mnist", "fashion-mnist", "binarized-mnist", "two-gaussians")
 DIGITS_TEST_FRACTION = 0.2
 
 
-def load(data: str, data_dir: Path | None = None, seed: int = 0, progress: Progress = lambda file: None) -> Dataset:
+def load(
+    data: str, data_dir: Path | None = None, seed: int = 0, progress: Progress = lambda file: None,
+    downloads: bool = True,
+) -> Dataset:  # fmt: skip
     """The data set called `data`: a name of NAMES, "two-gaussians:N", or the path of a .npy or .npz file.
 
     data_dir  where published files are looked for and downloaded to (default: the user's cache directory); if it has a
               folder of the data set's name, that one
     seed      draws the points of two-gaussians
     progress  makes a progress bar for a download, from the file's name
+    downloads  what is missing may be downloaded into data_dir
 
     Raises DataError if the data cannot be had or cannot be trained on.
     """
+    if is_path(data):
+        return load_user_file(Path(data))
     name, _, points = data.partition(":")
     if name == "digits":
         return load_digits()
     if name == "two-gaussians":
         return two_gaussians(int(points) if points else 100, seed)
     if name in ("mnist", "fashion-mnist"):
-        return load_idx_set(name, MNIST if name == "mnist" else FASHION_MNIST, _folder(name, data_dir), progress)
+        source = MNIST if name == "mnist" else FASHION_MNIST
+        return load_idx_set(name, source, _folder(name, data_dir), progress, downloads)
     if name == "binarized-mnist":
-        return load_binarized_mnist(_folder(name, data_dir), progress)
+        return load_binarized_mnist(_folder(name, data_dir), progress, downloads)
     return load_user_file(Path(data))
 
 
@@ -62,7 +71,7 @@ def two_gaussians(points: int, seed: int) -> Dataset:
 
 def _folder(name: str, data_dir: Path | None) -> Path:
     if data_dir is not None:  # MNIST and Fashion-MNIST have files of the same names
-        return data_dir / name if (data_dir / name).is_dir() else data_dir
+        return data_dir / name if problem(data_dir / name) == FOLDER else data_dir
     import pooch  # only for the place where this system keeps caches
 
     return Path(pooch.os_cache("tinyvae")) / name

@@ -22,6 +22,9 @@ class Dataset:
     y_test: np.ndarray | None = None
     scale: float = 1.0
     image_shape: tuple[int, int] | None = None
+    rows_train: np.ndarray | None = None  # (rows,) where each row stands in the file it is from, for messages
+    rows_test: np.ndarray | None = None
+    label_problem: str = ""  # why the labels that there are cannot be used, if so; there are none then
 
     @property
     def data_dim(self) -> int:
@@ -60,28 +63,35 @@ class Dataset:
     def check_classes(self) -> None:
         """Raises DataError unless every row has a label, and these are whole numbers from 0 on, without wide gaps."""
         if self.y_train is None or self.y_test is None:
-            raise DataError(
-                f"{self.name}: has no labels; --conditional needs y, whole numbers from 0 on, for every row"
-            )
+            needed = f"{self.name}: has no labels; --conditional needs y, whole numbers from 0 on, for every row"
+            raise DataError(self.label_problem or needed)
         y = np.unique(np.concatenate([self.y_train, self.y_test]))
+        right = f"number them from 0 to {len(y) - 1}: y = np.unique(y, return_inverse=True)[1]"
         if y[0] < 0:
-            raise DataError(f"{self.name}: has labels below 0; --conditional needs whole numbers from 0 on")
+            raise DataError(f"{self.name}: has labels below 0; --conditional needs whole numbers from 0 on; {right}")
         if self.classes() > 10 * len(y):
-            right = f"number them from 0 to {len(y) - 1}"
             raise DataError(f"{self.name}: has {len(y)} different labels, but they reach to {y[-1]}; {right}")
+
+    def listed_labels(self) -> str:
+        """The labels that occur, "0, 1, 2", or how many there are between which."""
+        assert self.y_train is not None
+        assert self.y_test is not None
+        return _listed(np.concatenate([self.y_train, self.y_test]))
 
     def without(self, label: int) -> "Dataset":
         """Without the rows of one label. Raises DataError if there are no labels, or no such rows, or few others."""
         if self.y_train is None or self.y_test is None:
-            raise DataError(f"{self.name}: has no labels, so none can be left out")
+            raise DataError(self.label_problem or f"{self.name}: has no labels, so none can be left out")
         train, test = self.y_train != label, self.y_test != label  # (rows,) each
         if train.all() and test.all():
             raise DataError(f"{self.name}: has no rows with label {label}; its labels are {_listed(self.y_train)}")
         if train.sum() < MIN_ROWS or test.sum() < MIN_TEST_ROWS:
             raise DataError(f"{self.name}: without label {label} too few rows are left")
+        rows_train, rows_test = self.rows_train, self.rows_test
         return replace(
             self, x_train=self.x_train[train], y_train=self.y_train[train], x_test=self.x_test[test],
-            y_test=self.y_test[test],
+            y_test=self.y_test[test], rows_train=None if rows_train is None else rows_train[train],
+            rows_test=None if rows_test is None else rows_test[test],
         )  # fmt: skip
 
     def thresholded(self) -> "Dataset":
@@ -119,6 +129,7 @@ def split(name: str, x: np.ndarray, y: np.ndarray | None, test_fraction: float, 
     order = np.random.default_rng(0).permutation(x.shape[0])
     cut = x.shape[0] - max(MIN_TEST_ROWS, round(x.shape[0] * test_fraction))
     train, test = np.sort(order[:cut]), np.sort(order[cut:])
+    fields |= {"rows_train": train, "rows_test": test}
     if y is not None:
         fields |= {"y_train": y[train], "y_test": y[test]}
     return Dataset(name, x[train], x[test], **fields)  # pyright: ignore[reportArgumentType] - checked by Dataset's users

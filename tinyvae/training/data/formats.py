@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyvae.errors import DataError
+from tinyvae.training.data.regular import open_regular
 
 IDX_UNSIGNED_BYTE = 0x08
 
@@ -65,8 +66,12 @@ def read_amat(path: Path, rows: int, columns: int, chunk: int = 1000) -> np.ndar
 def unzipped(path: Path) -> Iterator[gzip.GzipFile | BufferedReader]:
     """The file's bytes, unpacked if its name ends in .gz; damage is a DataError that names the file."""
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as f:
-            yield f
+        with open_regular(path) as file:
+            if path.suffix != ".gz":
+                yield file
+                return
+            with gzip.GzipFile(fileobj=file) as unpacked:
+                yield unpacked
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DataError(
             f"{path}: not an undamaged gzip file ({error}); delete it to have it downloaded again"

@@ -1,9 +1,7 @@
 """The published data sets: which files, from where, and how to know that they are the right ones."""
 
 import hashlib
-import logging
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +9,10 @@ from typing import Any
 from tinyvae.errors import DataError
 from tinyvae.training.data.dataset import Dataset
 from tinyvae.training.data.formats import read_amat, read_idx, unzipped
+from tinyvae.training.data.partial import remove_leftovers
+from tinyvae.training.data.regular import FOLDER, exists, open_regular, problem, reason
 
-TIMEOUT = 30  # seconds without an answer before the next mirror is tried
+Progress = Callable[[str], Any]  # file name -> a progress bar (total, update(n), close()), or None
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Published:
 
     file: str
     hash: str  # "sha256:..." or "md5:..." of the file
+    size: int  # its bytes: no more of it is read, from a disk or from a mirror
 
 
 @dataclass(frozen=True)
@@ -38,16 +39,24 @@ MNIST = Source(
     ),
     (
         Published(
-            "train-images-idx3-ubyte.gz", "sha256:440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"
+            "train-images-idx3-ubyte.gz",
+            "sha256:440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+            9_912_422,
         ),
         Published(
-            "train-labels-idx1-ubyte.gz", "sha256:3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"
+            "train-labels-idx1-ubyte.gz",
+            "sha256:3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+            28_881,
         ),
         Published(
-            "t10k-images-idx3-ubyte.gz", "sha256:8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"
+            "t10k-images-idx3-ubyte.gz",
+            "sha256:8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+            1_648_877,
         ),
         Published(
-            "t10k-labels-idx1-ubyte.gz", "sha256:f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"
+            "t10k-labels-idx1-ubyte.gz",
+            "sha256:f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+            4_542,
         ),
     ),
 )
@@ -58,33 +67,39 @@ FASHION_MNIST = Source(  # its authors publish md5 sums; those of the labels are
     ),
     (
         Published(
-            "train-images-idx3-ubyte.gz", "sha256:3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84"
+            "train-images-idx3-ubyte.gz",
+            "sha256:3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+            26_421_880,
         ),
-        Published("train-labels-idx1-ubyte.gz", "md5:25c81989df183df01b3e8a0aad5dffbe"),
+        Published("train-labels-idx1-ubyte.gz", "md5:25c81989df183df01b3e8a0aad5dffbe", 29_515),
         Published(
-            "t10k-images-idx3-ubyte.gz", "sha256:346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073"
+            "t10k-images-idx3-ubyte.gz",
+            "sha256:346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+            4_422_102,
         ),
-        Published("t10k-labels-idx1-ubyte.gz", "md5:bb300cfdad3c16e7a12a480ee83cd310"),
+        Published("t10k-labels-idx1-ubyte.gz", "md5:bb300cfdad3c16e7a12a480ee83cd310", 5_148),
     ),
 )
 BINARIZED_MNIST = Source(  # Larochelle's static binarization; the hashes are of the unzipped text
     ("http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/",),
     (
         Published(
-            "binarized_mnist_train.amat", "sha256:ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d"
+            "binarized_mnist_train.amat",
+            "sha256:ad693b29f94c14277b095f5238ddefbbdaaae0939789dd2f4f0205278cee3e4d",
+            78_400_000,
         ),
         Published(
-            "binarized_mnist_test.amat", "sha256:e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c"
+            "binarized_mnist_test.amat",
+            "sha256:e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c",
+            15_680_000,
         ),
     ),
 )
 
-Progress = Callable[[str], Any]  # file name -> a progress bar of the kind that pooch drives, or None
 
-
-def load_idx_set(name: str, source: Source, folder: Path, progress: Progress) -> Dataset:
+def load_idx_set(name: str, source: Source, folder: Path, progress: Progress, downloads: bool = True) -> Dataset:
     """MNIST or Fashion-MNIST: 60,000 + 10,000 grey images of 28 x 28 bytes, with labels 0 to 9."""
-    paths = [fetch(source, published, folder, progress) for published in source.files]
+    paths = [fetch(source, published, folder, progress, downloads) for published in source.files]
     return Dataset(
         name,
         read_idx(paths[0], (60_000, 28, 28)).reshape(60_000, 784),
@@ -96,68 +111,58 @@ def load_idx_set(name: str, source: Source, folder: Path, progress: Progress) ->
     )
 
 
-def load_binarized_mnist(folder: Path, progress: Progress) -> Dataset:
+def load_binarized_mnist(folder: Path, progress: Progress, downloads: bool = True) -> Dataset:
     """50,000 + 10,000 black-and-white images of 28 x 28; no labels. The 10,000 validation rows are not used."""
-    train, test = (fetch(BINARIZED_MNIST, published, folder, progress) for published in BINARIZED_MNIST.files)
+    files = BINARIZED_MNIST.files
+    train, test = (fetch(BINARIZED_MNIST, published, folder, progress, downloads) for published in files)
     return Dataset("binarized-mnist", read_amat(train, 50_000, 784), read_amat(test, 10_000, 784), image_shape=(28, 28))
 
 
-def fetch(source: Source, published: Published, folder: Path, progress: Progress) -> Path:
-    """The path of a verified file: one that is there already (or its gzipped form), else a fresh download.
+def fetch(source: Source, published: Published, folder: Path, progress: Progress, downloads: bool = True) -> Path:
+    """The path of a verified file: one that is there already (or its gzipped form), else, with `downloads`, a fresh one.
 
-    Raises DataError if a file is there but is not the published one, or if no mirror could serve it.
+    Raises DataError if a file is there but is not the published one, or if it cannot be had.
     """
+    if exists(folder) and problem(folder) != FOLDER:
+        raise DataError(f"{folder}: {problem(folder) or 'is a file, not a folder'}; choose another --data-dir")
+    if downloads:
+        remove_leftovers(folder, published.file)
     for path in (folder / published.file, folder / f"{published.file}.gz"):
-        if path.exists():
+        if exists(path):
             _verify(path, published)
             return path
-    return _download(source, published, folder, progress)
+    if not downloads:
+        raise DataError(
+            f"{folder}: the run found {published.file} there, and it is gone; name its folder by --data-dir"
+        )
+    from tinyvae.training.data.download import NoMirrorError, download  # here: most runs need no network
+
+    try:
+        return download(source.mirrors, published.file, published.hash, published.size, folder, progress)
+    except NoMirrorError as error:
+        needed = ", ".join(p.file for p in source.files)
+        raise DataError(
+            f"{error}; put these files into {folder} (or name their folder with --data-dir): {needed}"
+        ) from error
 
 
 def _verify(path: Path, published: Published) -> None:
     algorithm, expected = published.hash.split(":")
-    h = hashlib.new(algorithm, usedforsecurity=False)
+    h, left = hashlib.new(algorithm, usedforsecurity=False), published.size
     try:
-        with unzipped(path) if path.name != published.file else path.open("rb") as f:
-            while block := f.read(1 << 20):
+        with unzipped(path) if path.name != published.file else open_regular(path) as f:
+            while block := f.read(min(1 << 20, left + 1)):
                 h.update(block)
+                left -= len(block)
+                if left < 0:
+                    break
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if h.hexdigest() != expected:
+        raise DataError(f"{path}: cannot be read ({reason(error)})") from error
+    difference = f"its {algorithm} is {h.hexdigest()[:16]}..., not {expected[:16]}..."
+    if left < 0:
+        difference = f"it holds more than the {published.size:,} bytes of that"
+    if left < 0 or h.hexdigest() != expected:
         raise DataError(
-            f"{path}: is not the published file (its {algorithm} is {h.hexdigest()[:16]}..., not {expected[:16]}...); "
+            f"{path}: is not the published file ({difference}); "
             "name another folder with --data-dir, or delete it to have it downloaded again"
         )
-
-
-def _download(source: Source, published: Published, folder: Path, progress: Progress) -> Path:
-    import pooch  # here, not above: it takes a while to load and most runs need no network
-    import requests
-
-    pooch.get_logger().setLevel(logging.WARNING)
-    problems, new = [], not folder.exists()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for mirror in source.mirrors:
-            bar = progress(published.file)
-            downloader: Any = pooch.HTTPDownloader(timeout=TIMEOUT, progressbar=bar)
-            try:  # pooch writes to a temporary file, checks the hash, and only then renames
-                url = mirror + published.file
-                return Path(pooch.retrieve(url, published.hash, published.file, folder, downloader=downloader))
-            except (requests.RequestException, ValueError) as error:  # ValueError: the hash is another
-                problems.append(f"{mirror}: {type(error).__name__}")
-            finally:
-                if bar is not None:
-                    bar.close()
-        if new:
-            with suppress(OSError):
-                folder.rmdir()  # if nothing is in it
-    except OSError as error:
-        raise DataError(
-            f"{folder}: cannot be written ({error.strerror or error}); choose another --data-dir"
-        ) from error
-    needed = ", ".join(p.file for p in source.files)
-    raise DataError(
-        f"{published.file} could not be downloaded ({'; '.join(problems)}); "
-        f"put these files into {folder} (or name their folder with --data-dir): {needed}"
-    )

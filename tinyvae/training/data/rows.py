@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 
 from tinyvae.training.data import load
+from tinyvae.training.data.memory import enough_memory
 from tinyvae.training.data.published import Progress
-from tinyvae.training.data.user import read_user_rows
+from tinyvae.training.data.user import fewer, read_user_rows
 
 PARTS = ("test", "train", "all")
 
@@ -20,6 +21,7 @@ class Rows:
     x: np.ndarray  # (rows, data)
     y: np.ndarray | None  # (rows,) whole numbers
     image_shape: tuple[int, int] | None
+    label_problem: str = ""  # why there are labels that cannot be used
 
 
 def load_rows(
@@ -31,8 +33,9 @@ def load_rows(
     Raises DataError if the data cannot be had.
     """
     if Path(data).suffix:
-        x, y, image_shape = read_user_rows(Path(data))
-        return Rows(data, x.astype(np.float64), y, image_shape)
+        x, y, image_shape, label_problem = read_user_rows(Path(data))
+        with enough_memory(x.size * 8, f"{data}: x, {x.shape} as float64", fewer(Path(data)), x.nbytes):
+            return Rows(data, x.astype(np.float64), y, image_shape, label_problem)
     dataset = load(data, data_dir, seed, progress)
     parts = ("train", "test") if part == "all" else (part,)
     x = np.concatenate([dataset.values(getattr(dataset, f"x_{p}")) for p in parts])  # (rows, data)
