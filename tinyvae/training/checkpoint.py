@@ -109,7 +109,9 @@ def save(model: VAE, path: str | Path) -> None:
     Raises OSError if the file cannot be written, CheckpointError if a parameter is NaN or infinite; an old file at
     `path` is then still whole.
     """
-    save_checkpoint(Path(path), model.architecture, model.dtype.name, model.params, run={})
+    with model.lock:  # another thread may train it
+        params = {name: to_host(a).copy() for name, a in model.params.items()}
+    save_checkpoint(Path(path), model.architecture, model.dtype.name, params, run={})
 
 
 def load(path: str | Path, backend: str = "numpy", kernels: str | None = None, device: int = 0) -> VAE:

@@ -119,7 +119,7 @@ def load_binarized_mnist(folder: Path, progress: Progress, downloads: bool = Tru
 
 
 def fetch(source: Source, published: Published, folder: Path, progress: Progress, downloads: bool = True) -> Path:
-    """The path of a verified file: one that is there already (or its gzipped form), else, with `downloads`, a fresh one.
+    """The path of a verified file: one that is there already (or its gzipped form), or with `downloads` a fresh one.
 
     Raises DataError if a file is there but is not the published one, or if it cannot be had.
     """
