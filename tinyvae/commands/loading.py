@@ -128,7 +128,7 @@ def rows_of(args: argparse.Namespace, trained: Trained) -> Rows:
             file=sys.stderr,
         )
     if architecture.classes and rows.y is not None:
-        _check_occurs(args, trained, rows)
+        _check_occur(rows.name, rows.y, trained.labels(args.data_dir))
     try:
         if trained.config.binarize != "none":
             if x.min() < 0 or x.max() > 1:
@@ -144,13 +144,14 @@ def rows_of(args: argparse.Namespace, trained: Trained) -> Rows:
     return Rows(rows.name, x, rows.y, rows.image_shape)
 
 
-def _check_occurs(args: argparse.Namespace, trained: Trained, rows: Rows) -> None:
-    labels = trained.labels(args.data_dir)
-    strange = [] if labels is None else np.setdiff1d(rows.y, labels)
-    if labels is not None and len(strange):
+def _check_occur(name: str, y: np.ndarray, labels: np.ndarray | None) -> None:
+    if labels is None:
+        return
+    strange = np.setdiff1d(y, labels)  # (labels,) ascending
+    if len(strange):
         raise DataError(
-            f"{rows.name}: has the label{'s' if len(strange) > 1 else ''} {listed(strange)}, which no training row of "
-            f"the run has: these have {listed(labels)}"
+            f"{name}: has the label{'s' if len(strange) > 1 else ''} {listed(strange)}, which no training row of the "
+            f"run has: these have {listed(labels)}"
         )
 
 
