@@ -96,7 +96,7 @@ def test_what_was_added_to_a_model_comes_along(way: Callable[[Any], Any]) -> Non
     model: Any = Named(6, (4,), 2)
     model.history = [3.0, 2.0]
     model.loss(np.zeros((2, 6)), np.zeros((2, 2)))
-    twin = way(model)
+    twin: Any = way(model)
     assert type(twin) is Named
     assert twin.history == [3.0, 2.0]
     assert set(vars(twin)) == set(vars(model))
@@ -105,7 +105,7 @@ def test_what_was_added_to_a_model_comes_along(way: Callable[[Any], Any]) -> Non
 
 
 class Named(tinyvae.VAE):
-    pass
+    history: list[float]
 
 
 def test_nan_and_infinity_are_copied_as_they_are() -> None:

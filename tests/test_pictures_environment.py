@@ -17,6 +17,7 @@ from test_architecture_floors import FILES, imports, name_of
 from test_figures import dataset, history, model_for
 
 import tinyvae
+from tinyvae import kernels
 from tinyvae.errors import TinyvaeError
 from tinyvae.training import drawing, figures
 from tinyvae.uses import pictures, two_sample
@@ -64,7 +65,7 @@ def test_no_setting_of_the_environment_changes_a_picture(tmp_path: Path) -> None
     )
 
 
-STYLE: dict[str, Any] = {
+STYLE: Any = {
     "text.usetex": True, "axes.facecolor": "black", "text.color": "white", "savefig.facecolor": "black",
     "figure.dpi": 20, "savefig.bbox": "tight", "font.size": 20, "lines.linewidth": 5, "figure.autolayout": True,
     "axes.spines.top": False, "image.interpolation": "bicubic", "axes.grid": True, "xtick.direction": "in",
@@ -133,6 +134,17 @@ def test_a_matplotlib_that_does_not_load_is_one_line(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(drawing.importlib, "import_module", broken)
     with pytest.raises(TinyvaeError, match=r"no pictures: matplotlib does not load .UnicodeDecodeError: .*start byte"):
         drawing._loaded()
+
+
+def test_want_of_memory_is_called_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(name: str) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(drawing.importlib, "import_module", full)  # the module itself: Numba is let in by it too
+    kernels.numba_problem.cache_clear()
+    for attempt in (drawing._loaded, kernels.numba_problem):
+        with pytest.raises(MemoryError):
+            attempt()
 
 
 def test_pictures_are_drawn_beside_a_thread_that_uses_the_model(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def rows_of(args: argparse.Namespace, trained: Trained) -> Rows:
             file=sys.stderr,
         )
     if architecture.classes and rows.y is not None:
-        _check_occurs(args, trained, rows.name, rows.y)
+        _check_occur(rows.name, rows.y, trained.labels(args.data_dir))
     try:
         if trained.config.binarize != "none":
             if x.min() < 0 or x.max() > 1:
@@ -152,15 +152,14 @@ def rows_of(args: argparse.Namespace, trained: Trained) -> Rows:
     return replace(rows, x=x)
 
 
-def _check_occurs(args: argparse.Namespace, trained: Trained, name: str, y: np.ndarray) -> None:
-    labels = trained.labels(args.data_dir)
+def _check_occur(name: str, y: np.ndarray, labels: np.ndarray | None) -> None:
     if labels is None:
         return
-    strange = np.setdiff1d(y, labels)
+    strange = np.setdiff1d(y, labels)  # (labels,) ascending
     if len(strange):
         raise DataError(
-            f"{name}: has the label{'s' if len(strange) > 1 else ''} {listed(strange)}, which no training row of "
-            f"the run has: these have {listed(labels)}"
+            f"{name}: has the label{'s' if len(strange) > 1 else ''} {listed(strange)}, which no training row of the "
+            f"run has: these have {listed(labels)}"
         )
 
 

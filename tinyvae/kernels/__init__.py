@@ -65,6 +65,8 @@ def numba_problem() -> str | None:
         return "Numba is not installed: python -m pip install 'tinyvae[numba]'"
     try:
         importlib.import_module("numba")
+    except MemoryError:
+        raise
     except Exception as error:  # whatever it raises while it loads, NumPy's kernels will do
         reason = str(error).partition("\n")[0]
         return f"Numba does not load ({reason}): python -m pip install --upgrade 'tinyvae[numba]'"

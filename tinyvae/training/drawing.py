@@ -37,7 +37,7 @@ def _loaded() -> ModuleType:
         with _quiet():
             matplotlib = importlib.import_module("matplotlib")
             importlib.import_module("matplotlib.figure")  # and the fonts
-    except ImportError:
+    except (ImportError, MemoryError):
         raise
     except Exception as error:  # a matplotlibrc that is no text, no place for its cache at all
         reason = str(error).partition("\n")[0]
