@@ -191,6 +191,17 @@ def test_a_kink_within_the_step_is_not_blamed_on_the_gradient(distance: float) -
     says(relu, w, off(right), WRONG)
 
 
+def test_a_small_error_does_not_hide_in_the_truncation_beside_a_kink() -> None:
+    """Along a random direction alone, where the kink is between h and 2h or all but."""
+    w = np.array([3e-6, 2.0, 3.0, -1.0])
+    for seed in range(20):
+        right, wrong = (
+            gradcheck(relu, w, g, seed=seed, elementwise=0).verdict for g in ((w > 0) * 1.0, (w > 0) * 1.01)
+        )
+        assert right in (OK, BLIND)
+        assert wrong in (WRONG, BLIND)
+
+
 def test_a_jump_is_named() -> None:
     says(lambda w: np.floor(w).sum() + square(w), np.ones(3), 2 * np.ones(3), BLIND, "f has a jump")
 

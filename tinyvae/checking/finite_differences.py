@@ -17,7 +17,8 @@ WRONG        they do not agree, and f is not to blame.
 cannot tell  nothing was checked, and the note says why, and what to do.
 
 Small enough to mean something. Let s be the larger of |<g, u>| and |D(h)|. With a tolerance below s / 10 a wrong sign,
-a factor of 2 or a forgotten half would be seen: that is enough. Otherwise the slope may be truly small, which is no
+a factor of 2 or a forgotten half would be seen: that is enough. (Below s / 1000 if most of it is truncation, which
+can be looked into at smaller steps.) Otherwise the slope may be truly small, which is no
 reason for alarm (a dead unit, a bias before batch normalization, one small element among large ones), or it may be
 hidden by a large f. Values at h cannot tell the two apart: f = c (1e12 + |w|^2) and c (1 + 1e-12 |w|^2) are one
 function but for the scale. But round-off falls as 1 / t with the step t, and a slope that is truly 0 is 0 at all of
@@ -60,6 +61,7 @@ from tinyvae.checking.slopes import Line, Loss, Slope, steady_terms
 REDRAWS = 20
 ELEMENTWISE = 64  # tensors up to this size are checked element by element as well
 REACH = 0.1  # a tolerance below this share of the slope means something
+REACH_BENT = 1e-3  # the same where truncation dominates: beside a kink it would forgive much
 ORDINARY = 1e-3  # what may be left of the tolerance where the slope is too small for it
 OK, BLIND, WRONG = "ok", "cannot tell", "WRONG"
 
@@ -319,14 +321,16 @@ class _Tensor:
 
     def within_reach(self, line: Line, slope: Slope, rounding: float) -> tuple[str, str]:
         """Of a direction that agrees: could it have disagreed? See "small enough to mean something" above."""
-        if slope.tolerance < REACH * slope.size:
+        # where truncation is most of the tolerance, smaller steps see more: it must be small, or they must agree
+        reach = REACH if slope.tolerance <= 2 * slope.round_off else REACH_BENT
+        if slope.tolerance < reach * slope.size:
             return OK, ""
         best, contradicted = suspects.sharpest(line, slope, rounding)
         left = best.tolerance if best.size <= best.tolerance else slope.tolerance
         if not contradicted and (slope.tolerance < REACH * self.scale or left <= ORDINARY * self.unit):
             return OK, ""
         if slope.tolerance > 2 * slope.round_off:
-            why = "f bends too much within the step: scale the parameters, or check where f is smoother"
+            why = "f bends too much within the step, or has a kink there: scale the parameters, or check elsewhere"
         elif suspects.is_rough(line, rounding):
             why = f"f carries rounding of {rounding:.0e}, as in float32, or where large numbers cancel inside: "
             why += "let it compute in float64, and return its terms"
