@@ -58,7 +58,7 @@ def proposal(model: VAE, x: Array, z: np.ndarray, effort: Effort, rng: Any, y: A
 
 
 def _grown(model: VAE, x: Array, mixture: Mixture, effort: Effort, rng: Any, y: Any) -> Mixture:
-    drawn = student_t.draw(mixture, effort.draws, rng)  # (rows, N, latent); N grows
+    drawn = draw(mixture, effort.draws, rng)  # (rows, N, latent); N grows
     joint = log_joint(model, x, drawn, y)  # (rows, N)
     each = student_t.log_densities(mixture, drawn)  # (rows, C, N); C grows
     counts = mixture.share * effort.draws  # (rows, C): draws of each component
@@ -68,7 +68,7 @@ def _grown(model: VAE, x: Array, mixture: Mixture, effort: Effort, rng: Any, y: 
         worst = drawn[row, log_w.argmax(axis=1)]  # (rows, latent)
         _, _, H = search.slopes(model, x, worst, y)
         one = student_t.mixture_of(np.ones((len(row), 1)), worst[:, None], H[:, None])
-        new = student_t.draw(one, effort.more, rng)  # (rows, more, latent)
+        new = draw(one, effort.more, rng)  # (rows, more, latent)
         mixture = student_t.join(mixture, one)
         each = np.concatenate([each, student_t.log_densities(one, drawn)], axis=1)
         each = np.concatenate([each, student_t.log_densities(mixture, new)], axis=2)
@@ -96,6 +96,26 @@ def _at_peaks(model: VAE, x: Array, z: np.ndarray, effort: Effort, y: Any) -> Mi
     return student_t.mixture_of(share, location, np.concatenate([H, others], axis=1))
 
 
+def draw(mixture: Mixture, count: int, rng: Any) -> np.ndarray:
+    """`count` draws from each row's mixture -> (rows, count, d).
+
+    Each component is drawn from as often as its share says, up to one draw (systematic sampling: the components along
+    a line, and a comb on it at a random offset), which leaves less to chance than `count` independent choices.
+    """
+    rows, _, d = mixture.location.shape
+    comb = (np.arange(count) + rng.random((rows, 1))) / count  # (rows, count)
+    ends = np.cumsum(mixture.share, axis=1)[:, :-1]  # (rows, C - 1): where each component but the last ends
+    chosen = (comb[:, :, None] >= ends[:, None]).sum(axis=2)  # (rows, count)
+    chi = np.sqrt(rng.chisquare(mixture.freedom, (rows, count, 1)) / mixture.freedom)
+    eps = rng.standard_normal((rows, count, d)) / chi
+    z = np.empty((rows, count, d))
+    row = np.arange(rows)
+    for b in range(count):  # one at a time, or the factors of all draws would be held at once
+        factor = mixture.factor[row, chosen[:, b]]  # (rows, d, d)
+        z[:, b] = mixture.location[row, chosen[:, b]] + (factor @ eps[:, b, :, None])[:, :, 0]
+    return z
+
+
 def log_joint(model: VAE, x: Array, z: np.ndarray, y: Any = None) -> np.ndarray:
     """log p(x, z) of B draws for each row, in nats: x (rows, data), z (rows, B, latent) -> (rows, B)."""
     return np.stack([search.log_joint(model, x, z[:, b], y) for b in range(z.shape[1])], axis=1)
@@ -103,7 +123,7 @@ def log_joint(model: VAE, x: Array, z: np.ndarray, y: Any = None) -> np.ndarray:
 
 def log_weights(model: VAE, x: Array, mixture: Mixture, count: int, rng: Any, y: Any = None) -> np.ndarray:
     """log w of `count` draws of the mixture for each row, in nats -> (rows, count)."""
-    z = student_t.draw(mixture, count, rng)  # (rows, count, latent)
+    z = draw(mixture, count, rng)  # (rows, count, latent)
     return log_joint(model, x, z, y) - student_t.log_mixture(mixture.share, student_t.log_densities(mixture, z))
 
 

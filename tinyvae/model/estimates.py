@@ -81,7 +81,8 @@ def log_likelihood(model: VAE, x: Any, samples: int, rng: Any, progress: Any = N
         if progress is not None:
             progress(min(start + CHUNK, len(x)))
     plain, look = _joined([part[:4] for part in parts]), _joined([part[4:] for part in parts])
-    confirmed = (look.standard_error <= MOST_ERROR) & (np.abs(look.log_p - plain.log_p) <= MOST_APART)
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        confirmed = (look.standard_error <= MOST_ERROR) & (np.abs(look.log_p - plain.log_p) <= MOST_APART)
     return LogLikelihood(*plain, look.log_p, look.standard_error, _sound(plain) & confirmed)
 
 
@@ -114,7 +115,8 @@ def repair_log_likelihood(
         return found
     x = to_host(x)
     noise = np.random.default_rng(rng.integers(2**63))  # it draws more than normal numbers
-    z = adaptive.candidates(to_host(model.encode(x, y)[0]).astype("float64"), noise)  # (M, latent)
+    with np.errstate(all="ignore"):
+        z = adaptive.candidates(to_host(model.encode(x, y)[0]).astype("float64"), noise)  # (M, latent)
     for start in range(0, len(wrong), REPAIR_ROWS):
         left = wrong[start : start + REPAIR_ROWS]
         for effort, fewest in REPAIRS:

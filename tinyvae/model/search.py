@@ -41,20 +41,27 @@ def log_joint(model: VAE, x: Array, z: np.ndarray, y: Any = None) -> np.ndarray:
 
 
 def scan(model: VAE, x: Array, z: np.ndarray, y: Any = None) -> np.ndarray:
-    """log p(x_i, z_j) of every row with every z, in nats: x (rows, data), z (M, latent) -> (rows, M).
+    """log p(x_i, z_j) of every row with every z, in nats.
 
-    A conditional model decodes the z once for each label that there is.
+    x (rows, data), z (M, latent), y (rows,) on the host -> (rows, M). Each label that there is decodes the z once.
     """
     values = np.empty((x.shape[0], len(z)))
-    labels = None if y is None else to_host(y)
-    groups = [slice(None)] if labels is None else [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    for rows in groups:
-        same = None if labels is None else np.full(len(z), labels[rows][0])
-        for start in range(0, len(z), CHUNK):
-            few = slice(start, start + CHUNK)
-            output = _decode(model, z[few], None if same is None else same[few])  # (few, out)
-            values[rows, few] = to_host(_log_p_of_pairs(model, x[rows], output))
+    if y is None:
+        values[...] = _scan(model, x, z, None)
+    else:
+        for label in np.unique(y):
+            rows = np.flatnonzero(y == label)
+            values[rows] = _scan(model, x[model.backend.asarray(rows)], z, label)
     return np.where(np.isnan(values), -np.inf, values) + log_prior(z)
+
+
+def _scan(model: VAE, x: Array, z: np.ndarray, label: Any) -> np.ndarray:
+    parts = []
+    for start in range(0, len(z), CHUNK):
+        few = z[start : start + CHUNK]
+        output = _decode(model, few, None if label is None else np.full(len(few), label))  # (few, out)
+        parts.append(to_host(_log_p_of_pairs(model, x, output)))
+    return np.concatenate(parts, axis=1)
 
 
 def _log_p_of_pairs(model: VAE, x: Array, output: Array) -> Array:

@@ -11,7 +11,7 @@ Their tails are heavier than those of any posterior under a normal prior, so no 
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -60,23 +60,3 @@ def log_mixture(share: np.ndarray, each: np.ndarray) -> np.ndarray:
     each = each + np.log(share)[:, :, None]
     top = each.max(axis=1)  # (rows, N)
     return top + np.log(np.exp(each - top[:, None]).sum(axis=1))
-
-
-def draw(mixture: Mixture, count: int, rng: Any) -> np.ndarray:
-    """`count` draws from each row's mixture -> (rows, count, d).
-
-    Each component is drawn from as often as its share says, up to one draw (systematic sampling: the components along
-    a line, and a comb on it at a random offset), which leaves less to chance than `count` independent choices.
-    """
-    rows, _, d = mixture.location.shape
-    comb = (np.arange(count) + rng.random((rows, 1))) / count  # (rows, count)
-    ends = np.cumsum(mixture.share, axis=1)[:, :-1]  # (rows, C - 1): where each component but the last ends
-    chosen = (comb[:, :, None] >= ends[:, None]).sum(axis=2)  # (rows, count)
-    chi = np.sqrt(rng.chisquare(mixture.freedom, (rows, count, 1)) / mixture.freedom)
-    eps = rng.standard_normal((rows, count, d)) / chi
-    z = np.empty((rows, count, d))
-    row = np.arange(rows)
-    for b in range(count):  # one at a time, or the factors of all draws would be held at once
-        factor = mixture.factor[row, chosen[:, b]]  # (rows, d, d)
-        z[:, b] = mixture.location[row, chosen[:, b]] + (factor @ eps[:, b, :, None])[:, :, 0]
-    return z
