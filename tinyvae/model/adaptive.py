@@ -43,12 +43,12 @@ def look_effort(latent: int) -> Effort:
     return Effort(starts=3 if latent <= 3 else 1, steps=3 if latent <= 10 else 2, draws=64)
 
 
-def candidates(mu: np.ndarray, rng: Any) -> np.ndarray:
-    """z to scan: CHUNK draws of the prior, and up to CHUNK means of q of the rows at hand.  mu (rows, latent)."""
+def candidates(mu: np.ndarray, draws: int, rng: Any) -> np.ndarray:
+    """z to scan: draws of the prior, and up to CHUNK means of q of the rows at hand.  mu (rows, latent)."""
     mu = mu[np.isfinite(mu).all(axis=1)]
     if len(mu) > CHUNK:
         mu = mu[rng.choice(len(mu), CHUNK, replace=False)]
-    return np.concatenate([rng.standard_normal((CHUNK, mu.shape[1])), mu])
+    return np.concatenate([rng.standard_normal((draws, mu.shape[1])), mu])
 
 
 def proposal(model: VAE, x: Array, z: np.ndarray, effort: Effort, rng: Any, y: Any = None) -> Mixture:

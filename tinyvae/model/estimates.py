@@ -19,6 +19,7 @@ REPAIRS = (  # a light one for every distrusted row, and a heavy one for what th
     (adaptive.Effort(starts=3, steps=4, draws=64, rounds=4, more=16), 250),
     (adaptive.Effort(starts=8, steps=8, draws=128, rounds=16, more=20), 1000),
 )
+LOOK_SCAN, REPAIR_SCAN = 1024, 4096  # draws of the prior to begin the search from; all rows share them
 REPAIR_ROWS = 256  # rows that are repaired at a time
 BLOCK = 50  # draws that are weighed at a time
 
@@ -81,9 +82,7 @@ def log_likelihood(model: VAE, x: Any, samples: int, rng: Any, progress: Any = N
         if progress is not None:
             progress(min(start + CHUNK, len(x)))
     plain, look = _joined([part[:4] for part in parts]), _joined([part[4:] for part in parts])
-    with np.errstate(invalid="ignore"):  # infinity less infinity
-        confirmed = (look.standard_error <= MOST_ERROR) & (np.abs(look.log_p - plain.log_p) <= MOST_APART)
-    return LogLikelihood(*plain, look.log_p, look.standard_error, _sound(plain) & confirmed)
+    return LogLikelihood(*plain, look.log_p, look.standard_error, _trusted(plain, look.log_p, look.standard_error))
 
 
 def repair_log_likelihood(
@@ -95,10 +94,11 @@ def repair_log_likelihood(
         log p(x) ~ log (1/K) sum_k w_k,    w_k = p(x|z_k) p(z_k) / sum_c a_c t_c(z_k),    z_k ~ sum_c a_c t_c
 
     x (rows, data) and y (rows,) as given to `log_likelihood`, `estimate` what it returned, K = `samples`, but at least
-    250 (1,000 where these do not do), rng a NumPy generator; `progress(distrusted rows done)` is called now and then.
-    It costs some 200 decoded z for each distrusted row beside the K draws, and 1,000 for those that are hard.
-    The estimate lies below log p(x) on average, too. It is trusted if its standard error is at most 0.25 nats, k of the
-    tail at most 0.7, and the second look does not find 0.3 nats more. A row that even this cannot do stays distrusted.
+    250 (1,000 for rows that are hard), rng a NumPy generator; `progress(distrusted rows done)` is called now and then.
+    It costs some 200 decoded z for each distrusted row beside the K draws, and 700 more for those that are hard.
+    The estimate lies below log p(x) on average, too. It is trusted by the rules of `log_likelihood`: its own weights
+    speak for it, and the second look says the same within 0.3 nats. Where not, a search of eight times the effort is
+    made, and the two must say the same. A row that even this cannot do stays distrusted.
     The numbers of trusted rows stay as they are.
 
     Raises ValueError if samples < 1, for an estimate of other rows, or for labels that do not fit.
@@ -116,18 +116,18 @@ def repair_log_likelihood(
     x = to_host(x)
     noise = np.random.default_rng(rng.integers(2**63))  # it draws more than normal numbers
     with np.errstate(all="ignore"):
-        z = adaptive.candidates(to_host(model.encode(x, y)[0]).astype("float64"), noise)  # (M, latent)
+        z = adaptive.candidates(to_host(model.encode(x, y)[0]).astype("float64"), REPAIR_SCAN, noise)  # (M, latent)
     for start in range(0, len(wrong), REPAIR_ROWS):
         left = wrong[start : start + REPAIR_ROWS]
+        other, other_error = found.second_look[left], found.second_error[left]
         for effort, fewest in REPAIRS:
             labels = None if y is None else y[left]
             with np.errstate(all="ignore"):
                 new = _adaptive(model, x[left], z, effort, max(samples, fewest), noise, labels)
-                missed = (found.second_error[left] <= MOST_ERROR) & (found.second_look[left] > new.log_p + MOST_APART)
             for part, values in zip(found[:4], new, strict=True):
                 part[left] = values
-            found.trusted[left] = _sound(new) & ~missed
-            left = left[~found.trusted[left]]
+            right = found.trusted[left] = _trusted(new, other, other_error)
+            left, other, other_error = left[~right], new.log_p[~right], new.standard_error[~right]
             if len(left) == 0:
                 break
         if progress is not None:
@@ -139,9 +139,12 @@ def _joined(parts: list[Any]) -> Summary:
     return Summary(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
-def _sound(estimate: Summary) -> np.ndarray:
-    """Whether its own weights speak for an estimate. (NaN, where there are too few to tell, does not speak against.)"""
-    return np.isfinite(estimate.log_p) & ~(estimate.standard_error > MOST_ERROR) & ~(estimate.pareto_k > pareto.LIMIT)
+def _trusted(estimate: Summary, other: np.ndarray, other_error: np.ndarray) -> np.ndarray:
+    """Whether an estimate's own weights speak for it (NaN, where there are too few to tell, does not speak against it),
+    and another estimate, from other draws and with this standard error, says the same.  All (rows,)."""
+    sound = np.isfinite(estimate.log_p) & ~(estimate.standard_error > MOST_ERROR) & ~(estimate.pareto_k > pareto.LIMIT)
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        return sound & (other_error <= MOST_ERROR) & (np.abs(estimate.log_p - other) <= MOST_APART)
 
 
 def _plain(model: VAE, x: Any, samples: int, rng: Any, y: Any) -> Summary:
@@ -162,7 +165,7 @@ def _second_look(model: VAE, x: Any, y: Any) -> Summary:
     rng = np.random.default_rng(LOOK_SEED)
     mu = to_host(model.encode(x, y)[0]).astype("float64")  # (rows, latent)
     effort = adaptive.look_effort(mu.shape[1])
-    return _adaptive(model, x, adaptive.candidates(mu, rng), effort, effort.draws, rng, y)
+    return _adaptive(model, x, adaptive.candidates(mu, LOOK_SCAN, rng), effort, effort.draws, rng, y)
 
 
 def _adaptive(model: VAE, x: Any, z: np.ndarray, effort: adaptive.Effort, samples: int, rng: Any, y: Any) -> Summary:

@@ -56,9 +56,9 @@ def scan(model: VAE, x: Array, z: np.ndarray, y: Any = None) -> np.ndarray:
 
 
 def _scan(model: VAE, x: Array, z: np.ndarray, label: Any) -> np.ndarray:
-    parts = []
-    for start in range(0, len(z), CHUNK):
-        few = z[start : start + CHUNK]
+    parts, step = [], _rows_at_a_time(model, 1)
+    for start in range(0, len(z), step):
+        few = z[start : start + step]
         output = _decode(model, few, None if label is None else np.full(len(few), label))  # (few, out)
         parts.append(to_host(_log_p_of_pairs(model, x, output)))
     return np.concatenate(parts, axis=1)
@@ -126,14 +126,18 @@ def climb(model: VAE, x: Array, z: np.ndarray, steps: int, y: Any = None) -> tup
 
 def slopes(model: VAE, x: Array, z: np.ndarray, y: Any = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """log p(x, z) (rows,), its gradient (rows, latent), and H (rows, latent, latent): see the top of this file."""
-    width = model.architecture.data_dim * (2 if model.architecture.sigma == "predicted" else 1)
-    step = max(1, min(CHUNK, ELEMENTS // (width * (z.shape[1] + 1))))
-    parts = []
+    parts, step = [], _rows_at_a_time(model, z.shape[1])
     for start in range(0, len(z), step):
         rows = slice(start, start + step)
         parts.append(_slopes(model, x[rows], z[rows], None if y is None else y[rows]))
     value, gradient, H = (np.concatenate(part) for part in zip(*parts, strict=True))
     return value, gradient, H
+
+
+def _rows_at_a_time(model: VAE, outputs: int) -> int:
+    """How many rows with so many outputs of the decoder each are held at a time."""
+    width = model.architecture.data_dim * (2 if model.architecture.sigma == "predicted" else 1)
+    return max(1, min(CHUNK, ELEMENTS // (width * outputs)))
 
 
 def _slopes(model: VAE, x: Array, z: np.ndarray, y: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
