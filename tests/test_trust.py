@@ -174,6 +174,16 @@ def test_a_row_out_of_range_is_distrusted_and_stays_so(samples: int) -> None:
         assert found.trusted.tolist() == [True, False, True, False]
 
 
+def test_neither_a_large_error_nor_a_heavy_tail_is_trusted_though_the_second_look_says_the_same() -> None:
+    model, x, _ = linear(2, "float64", sigma=0.3, shift=0, width=0.6)
+    estimate = log_likelihood(model, np.tile(x, (50, 1)), 100, np.random.default_rng(0))  # 300 rows of their own noise
+    large, heavy = estimate.standard_error > 0.25, estimate.pareto_k > 0.7
+    same = (np.abs(estimate.second_look - estimate.log_p) <= 0.3) & (estimate.second_error <= 0.25)
+    assert np.any(large & ~heavy & same)  # or this would show nothing
+    assert np.any(heavy & ~large & same)
+    np.testing.assert_array_equal(estimate.trusted, same & ~large & ~heavy)
+
+
 def test_a_row_that_no_effort_can_do_stays_distrusted(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x, _ = linear(2, "float64", sigma=0.3, shift=6, width=1)
     estimate = log_likelihood(model, x, 100, np.random.default_rng(0))
@@ -255,22 +265,22 @@ def test_tails_at_the_edge() -> None:
     assert np.isnan(pareto.tail_shape(equal[:, :5]))
 
 
-def mixture(d: int) -> student_t.Mixture:
+def mixture(d: int) -> tuple[student_t.Mixture, np.ndarray]:
+    """A mixture for each of two rows, and the precisions it was made of."""
     rng = np.random.default_rng(d)
     A = rng.standard_normal((2, 3, d, d))
     precision = A @ A.swapaxes(2, 3) + np.eye(d)
-    return student_t.mixture_of(rng.uniform(0.1, 1, (2, 3)), rng.standard_normal((2, 3, d)), precision)
+    return student_t.mixture_of(rng.uniform(0.1, 1, (2, 3)), rng.standard_normal((2, 3, d)), precision), precision
 
 
 @pytest.mark.parametrize("d", [1, 2, 7])
 def test_the_density_of_a_mixture_is_that_of_scipys_multivariate_t(d: int) -> None:
-    mix, z = mixture(d), np.random.default_rng(0).standard_normal((2, 11, d))
+    (mix, precision), z = mixture(d), np.random.default_rng(0).standard_normal((2, 11, d))
     assert_within(mix.share.sum(axis=1), np.ones(2), 4 * EPS)
     each = student_t.log_densities(mix, z)
     for row in range(2):
         for c in range(3):
-            scale = np.linalg.inv(mix.whiten[row, c].T @ mix.whiten[row, c])
-            t = stats.multivariate_t(mix.location[row, c], scale, df=max(5, d))
+            t = stats.multivariate_t(mix.location[row, c], np.linalg.inv(precision[row, c]), df=max(5, d))
             assert_within(each[row, c], t.logpdf(z[row]), 1e-9)
         whole = np.log((np.exp(each[row]) * mix.share[row][:, None]).sum(axis=0))
         assert_within(student_t.log_mixture(mix.share, each)[row], whole, 1e-12)
@@ -278,7 +288,7 @@ def test_the_density_of_a_mixture_is_that_of_scipys_multivariate_t(d: int) -> No
 
 @pytest.mark.parametrize("d", [1, 3])
 def test_the_draws_of_a_mixture_have_its_density(d: int) -> None:
-    mix, n = mixture(d), 20_000
+    (mix, _), n = mixture(d), 20_000
     z = adaptive.draw(mix, n, np.random.default_rng(3))
     log_t = student_t.log_mixture(mix.share, student_t.log_densities(mix, z))
     for mean, deviation in [(0.0, 0.7), (0.6, 0.4)]:  # the mean of p / t over draws of t is 1, for any density p
@@ -295,6 +305,15 @@ def test_the_scan_is_the_log_joint_of_all_pairs(kind: str) -> None:
     x, z = rng.uniform(0, 1, (3, 6)), rng.standard_normal((4, 2))
     expected = [search.log_joint(model, np.tile(row, (4, 1)), z) for row in x]
     assert_within(search.scan(model, x, z), expected, 1e-9)
+
+
+def test_the_scan_knows_the_labels() -> None:
+    model, rng = two_modes("float64", classes=2), np.random.default_rng(0)
+    x, z, y = rng.standard_normal((4, 4)), rng.standard_normal((3, 2)), np.array([1, 0, 0, 1])
+    expected = [
+        search.log_joint(model, np.tile(row, (3, 1)), z, np.full(3, label)) for row, label in zip(x, y, strict=True)
+    ]
+    assert_within(search.scan(model, x, z, y), expected, 1e-9 * np.abs(expected))
 
 
 @pytest.mark.parametrize("kind", KINDS)
