@@ -49,7 +49,8 @@ def linear(latent: int, dtype: str, sigma: float, shift: float, width: float) ->
     mean, logvar = shift * np.sqrt(variances) - b @ gain, np.log(variances) + 2 * math.log(width)
     model.params["encoder.0.bias"][...] = np.concatenate([mean, logvar])
     x = (rng.standard_normal((6, latent)) @ W + b + sigma * rng.standard_normal((6, data))).astype(dtype)
-    return model, x, stats.multivariate_normal(b, W.T @ W + sigma**2 * np.eye(data)).logpdf(x)
+    normal: Any = stats.multivariate_normal  # its stubs know no matrices
+    return model, x, normal(b, W.T @ W + sigma**2 * np.eye(data)).logpdf(x)
 
 
 @DTYPES
@@ -280,7 +281,7 @@ def test_the_density_of_a_mixture_is_that_of_scipys_multivariate_t(d: int) -> No
     each = student_t.log_densities(mix, z)
     for row in range(2):
         for c in range(3):
-            t = stats.multivariate_t(mix.location[row, c], np.linalg.inv(precision[row, c]), df=max(5, d))
+            t: Any = stats.multivariate_t(mix.location[row, c], np.linalg.inv(precision[row, c]), df=max(5, d))
             assert_within(each[row, c], t.logpdf(z[row]), 1e-9)
         whole = np.log((np.exp(each[row]) * mix.share[row][:, None]).sum(axis=0))
         assert_within(student_t.log_mixture(mix.share, each)[row], whole, 1e-12)
