@@ -71,6 +71,11 @@ def test_every_row_is_scored_and_flagged_above_the_threshold(
     assert data.y_test is not None
     assert [row["row"] for row in rows] == [str(i) for i in range(len(data.x_test))]
     assert [int(row["label"]) for row in rows] == data.y_test.tolist()
+    if method == "likelihood":
+        counted = re.search(r"cannot be trusted: the scores of (\d+) of 359 rows of digits", out)
+        assert sum(row["trusted"] == "0" for row in rows) == (int(counted[1]) if counted else 0)
+    else:
+        assert "trusted" not in rows[0]
     threshold = re.search(r"threshold (\S+) nats: the 0.9 quantile of 1,438 training rows", out)
     flagged = re.search(r"flagged +(\d+) rows", out)
     assert threshold
@@ -203,7 +208,10 @@ def test_rows_far_beyond_the_data_are_anomalies_and_not_errors(
     x[2], x[4] = 1e6, 1e25
     np.savez("far.npz", x=x, y=np.arange(6) % 2)
     for score in ("elbo", "likelihood"):
-        _, rows = scored(capsys, here / "wide", "far.npz", "--score", score)
+        out, rows = scored(capsys, here / "wide", "far.npz", "--score", score)
+        if score == "likelihood":
+            assert rows[4]["trusted"] == "0"
+            assert "cannot be trusted: the scores of" in out
         assert [row["is_anomaly"] for row in rows if row["row"] in ("2", "4")] == ["1", "1"]
         assert all(float(row["score"]) > 0 or np.isfinite(float(row["score"])) for row in rows)
     x[4] = 1e300

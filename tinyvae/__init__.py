@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # what there is; the table below says the same to Python
     from tinyvae.errors import UsageError as UsageError
     from tinyvae.model.estimates import active_units as active_units
     from tinyvae.model.estimates import log_likelihood as log_likelihood
+    from tinyvae.model.estimates import repair_log_likelihood as repair_log_likelihood
     from tinyvae.model.iwae import iwae_log_weights as iwae_log_weights
     from tinyvae.model.iwae import iwae_loss_and_grad as iwae_loss_and_grad
     from tinyvae.model.steering import every_label as every_label
@@ -45,6 +46,7 @@ _HOME = {  # name -> (module, name there)
     **{name: ("tinyvae.errors", name) for name in _ERRORS},
     "active_units": ("tinyvae.model.estimates", "active_units"),
     "log_likelihood": ("tinyvae.model.estimates", "log_likelihood"),
+    "repair_log_likelihood": ("tinyvae.model.estimates", "repair_log_likelihood"),
     "iwae_log_weights": ("tinyvae.model.iwae", "iwae_log_weights"),
     "iwae_loss_and_grad": ("tinyvae.model.iwae", "iwae_loss_and_grad"),
     "every_label": ("tinyvae.model.steering", "every_label"),

@@ -5,6 +5,7 @@ import csv
 import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -19,14 +20,15 @@ from tinyvae.training.data import Dataset
 from tinyvae.training.data.rows import Rows
 from tinyvae.training.files import write_text
 from tinyvae.training.run import is_cross_entropy
-from tinyvae.uses.anomalies import METHODS, anomaly_scores, auroc, threshold
+from tinyvae.uses.anomalies import METHODS, anomaly_scores, auroc, likelihood_scores, threshold
 from tinyvae.uses.run_rows import as_trained, evenly_spread
 
 SUMMARY = "score the rows of some data by how unlikely they are, and flag the most unlikely"
 DESCRIPTION = """\
 Score every row of DATA by -log p(x) under a run's model, in nats: by the ELBO, or closer and slower by importance
-sampling (likelihood). A row is flagged as an anomaly if it scores above the quantile of the run's own training rows (of
-more than 5,000, 5,000 are taken, evenly spread).
+sampling (likelihood; rows where that cannot be trusted are estimated anew, and scores that even so cannot be trusted
+are counted). A row is flagged as an anomaly if it scores above the quantile of the run's own training rows (of more
+than 5,000, 5,000 are taken, evenly spread).
 
 If DATA has labels, the AUROC of each against the rest is printed: the probability that a row with this label scores
 higher than one without. For a label that the run left out of its training (tinyvae train --leave-out) this is the test
@@ -47,6 +49,13 @@ ROWS = 5000  # of the run's own rows, at most
 LABELS = 50  # more different ones are no classes
 
 
+class Scored(NamedTuple):
+    """The scores of some rows, (rows,), and which of them can be trusted, (rows,); None where nobody has looked."""
+
+    scores: np.ndarray
+    trusted: np.ndarray | None
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All options."""
     loading.add_arguments(parser)
@@ -62,7 +71,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FILE",
-        help="a .csv table: row (from 0), score, is_anomaly (0 or 1), and label if DATA has labels",
+        help="a .csv table: row (from 0), score, is_anomaly (0 or 1), label if DATA has labels, and with --score "
+        "likelihood trusted (0 or 1)",
     )  # fmt: skip
 
 
@@ -87,16 +97,16 @@ def run(args: argparse.Namespace) -> int:
         total, done = sum(len(each.x) for each in (rows, *own.values())), 0
         task = bar.add_task(f"{args.samples} draws of z for each row", total=total)
 
-        def scored(each: Rows) -> np.ndarray:
+        def scored(each: Rows) -> Scored:
             nonlocal done
             scores = _scores(args, trained, each, lambda n: bar.update(task, completed=done + n))
             done += len(each.x)
             return scores
 
         own_scores = {part: scored(each) for part, each in own.items()}
-        scores = scored(rows)  # (rows,)
-    limit = threshold(own_scores["train"], args.quantile)
-    _write(args.out, scores, scores > limit, rows.y)
+        scores = scored(rows)
+    limit = threshold(own_scores["train"].scores, args.quantile)
+    _write(args.out, scores, limit, rows.y)
     _print(args, trained, dataset, rows, scores, own_scores, limit)
     print(args.out)
     return 0
@@ -110,20 +120,25 @@ def _own_rows(dataset: Dataset, part: str, config: Config) -> Rows:
     return Rows(f"{dataset.name}, {part}", x, None if y is None else y[chosen], dataset.image_shape)
 
 
-def _scores(
-    args: argparse.Namespace, trained: loading.Trained, rows: Rows, progress: Callable[[int], None]
-) -> np.ndarray:
+def _scores(args: argparse.Namespace, trained: loading.Trained, rows: Rows, progress: Callable[[int], None]) -> Scored:
     rng = np.random.default_rng([trained.config.seed, streams.IMPORTANCE])
     y = rows.y if trained.model.architecture.classes else None
-    return anomaly_scores(trained.model, rows.x, rng, args.score, args.samples, y, progress)
+    if args.score == "likelihood":
+        return Scored(*likelihood_scores(trained.model, rows.x, rng, args.samples, y, progress))
+    return Scored(anomaly_scores(trained.model, rows.x, rng, args.score, args.samples, y, progress), None)
 
 
-def _write(path: Path, scores: np.ndarray, flagged: np.ndarray, y: np.ndarray | None) -> None:
+def _write(path: Path, scored: Scored, limit: float, y: np.ndarray | None) -> None:
+    columns = {"row": range(len(scored.scores)), "score": scored.scores.tolist()}
+    columns["is_anomaly"] = (scored.scores > limit).astype(int).tolist()
+    if y is not None:
+        columns["label"] = y.astype(int).tolist()
+    if scored.trusted is not None:
+        columns["trusted"] = scored.trusted.astype(int).tolist()
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["row", "score", "is_anomaly", *([] if y is None else ["label"])])
-    for i, (score, flag) in enumerate(zip(scores.tolist(), flagged.tolist(), strict=True)):
-        table.writerow([i, score, int(flag), *([] if y is None else [int(y[i])])])
+    table.writerow(columns)
+    table.writerows(zip(*columns.values(), strict=True))
     try:
         write_text(path, text.getvalue())
     except OSError as error:
@@ -131,9 +146,10 @@ def _write(path: Path, scores: np.ndarray, flagged: np.ndarray, y: np.ndarray | 
 
 
 def _print(
-    args: argparse.Namespace, trained: loading.Trained, dataset: Dataset, rows: Rows, scores: np.ndarray,
-    own_scores: dict[str, np.ndarray], limit: float,
+    args: argparse.Namespace, trained: loading.Trained, dataset: Dataset, rows: Rows, scored: Scored,
+    own: dict[str, Scored], limit: float,
 ) -> None:  # fmt: skip
+    scores, own_scores = scored.scores, {part: each.scores for part, each in own.items()}  # (rows,), (own rows,) each
     console = Console(highlight=False, soft_wrap=True, emoji=False, markup=False)
     flagged = scores > limit  # (rows,)
     console.print(f"{args.run_dir}: {len(scores):,} rows of {rows.name}, mean score {scores.mean():.2f} nats")
@@ -141,11 +157,15 @@ def _print(
         f"threshold {limit:.2f} nats: the {args.quantile:g} quantile of {len(own_scores['train']):,} training rows"
     )
     console.print(f"flagged   {int(flagged.sum()):,} rows ({flagged.mean():.1%})")
+    for name, each in [(rows.name, scored), *((f"the run's own {part} rows", each) for part, each in own.items())]:
+        if each.trusted is not None and not each.trusted.all():
+            count = int((~each.trusted).sum())
+            console.print(f"cannot be trusted: the scores of {count:,} of {len(each.scores):,} rows of {name}")
     if "test" in own_scores:
-        own = own_scores["test"]  # (rows,)
-        area = auroc(np.concatenate([own, scores]), np.repeat([False, True], [len(own), len(scores)]))
+        test = own_scores["test"]  # (rows,)
+        area = auroc(np.concatenate([test, scores]), np.repeat([False, True], [len(test), len(scores)]))
         console.print(
-            f"AUROC     {area:.3f} against {len(own):,} of the run's own test rows, mean score {own.mean():.2f}"
+            f"AUROC     {area:.3f} against {len(test):,} of the run's own test rows, mean score {test.mean():.2f}"
         )
         if area < 0.5:
             console.print(

@@ -13,7 +13,7 @@ from rich.table import Table
 from tinyvae.backend import to_host
 from tinyvae.commands import add_keep_blas, loading
 from tinyvae.errors import UsageError
-from tinyvae.model.estimates import log_likelihood
+from tinyvae.model.estimates import LogLikelihood, log_likelihood, repair_log_likelihood
 from tinyvae.training import streams
 from tinyvae.training.batches import Batches
 from tinyvae.training.metrics import evaluate
@@ -24,11 +24,16 @@ DESCRIPTION = """\
 Evaluate a run on its test set, in nats for each datum: loss = nll + beta * kl (of an
 iwae run, minus that bound), active units (latent dimensions whose mu
 varies), and log p(x) by importance sampling with K samples of z for each datum (Burda et al. 2016): on average a
-lower bound, closer with larger K."""
+lower bound, closer with larger K.
+
+Where q(z|x) misses a part of the posterior, log p(x) of that row comes out too low, by many nats even, and more samples
+need not help. So each row is looked at a second time without relying on q, and the rows that cannot be trusted within
+half a nat are counted. With --repair they are estimated anew, from a mixture fitted to the posterior of each."""
 EXAMPLES = """\
 examples:
   tinyvae evaluate runs/digits-20250101-120000
-  tinyvae evaluate runs/mnist-20250101-120000 --nll-samples 1000 --json"""
+  tinyvae evaluate runs/mnist-20250101-120000 --nll-samples 1000 --json
+  tinyvae evaluate runs/mnist-20250101-120000 --repair"""
 
 SAMPLES = 100
 
@@ -39,6 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object, for programs")
     samples = f"samples of z for each datum in log p(x); more are closer; 0: leave it out (default: {SAMPLES})"
     parser.add_argument("--nll-samples", type=int, default=SAMPLES, metavar="K", help=samples)
+    repair = "estimate the rows whose log p(x) cannot be trusted anew; each of them takes some 5 to 10 times as long"
+    parser.add_argument("--repair", action="store_true", help=repair)
     add_keep_blas(parser)
 
 
@@ -46,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate and print."""
     if args.nll_samples < 0:
         raise UsageError(f"--nll-samples must be at least 0, not {args.nll_samples}")
+    if args.repair and not args.nll_samples:
+        raise UsageError("--repair is for log p(x), which --nll-samples 0 leaves out: give one or the other")
     trained = loading.open_run(args)
     config, model, dataset = trained.config, trained.model, trained.dataset(args.data_dir)
     assert config.batch_size is not None
@@ -74,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     if is_cross_entropy(config, dataset):
         found["note"] = "Bernoulli on grey values: these are cross-entropies, not log-likelihoods"
     if args.json:
-        print(json.dumps(found))
+        print(json.dumps({name: _finite(value) for name, value in found.items()}))
     else:
         _print_table(found, args.nll_samples)
     return 0
@@ -90,14 +99,43 @@ def _log_likelihood(
         estimate = log_likelihood(
             trained.model, x, args.nll_samples, rng, lambda rows: bar.update(task, completed=rows), y
         )
-    n = len(x)
-    monte_carlo = math.sqrt(float((estimate.standard_error**2).sum())) / n
-    return {
-        "nll_samples": args.nll_samples,
-        "log_likelihood": float(estimate.log_p.mean()),
-        "log_likelihood_se": float(estimate.log_p.std(ddof=1)) / math.sqrt(n),
-        "log_likelihood_mc_se": monte_carlo if math.isfinite(monte_carlo) else None,
-    }
+        distrusted = int((~estimate.trusted).sum())
+        found = {
+            "nll_samples": args.nll_samples,
+            "log_likelihood": float(estimate.log_p.mean()),
+            "log_likelihood_se": _over_the_data(estimate),
+            "log_likelihood_mc_se": _of_the_sampling(estimate),
+            "distrusted": distrusted,
+        }
+        if args.repair:
+            again = bar.add_task("log p(x) of the rows that cannot be trusted", total=max(distrusted, 1))
+            repaired = repair_log_likelihood(
+                trained.model, x, estimate, args.nll_samples, rng, lambda rows: bar.update(again, completed=rows), y
+            )
+            found |= {
+                "repaired_log_likelihood": float(repaired.log_p.mean()),
+                "repaired_log_likelihood_se": _over_the_data(repaired),
+                "repaired_log_likelihood_mc_se": _of_the_sampling(repaired),
+                "repaired_distrusted": int((~repaired.trusted).sum()),
+            }
+    return found
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows neither infinity nor NaN: null."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _over_the_data(estimate: LogLikelihood) -> float:
+    return float(estimate.log_p.std(ddof=1)) / math.sqrt(len(estimate.log_p))
+
+
+def _of_the_sampling(estimate: LogLikelihood) -> float | None:
+    """The standard error of the mean by chance of the draws; None where it cannot be known."""
+    if not estimate.trusted.all():
+        return None  # the error of a row that is not trusted may be any
+    error = math.sqrt(float((estimate.standard_error**2).sum())) / len(estimate.log_p)
+    return error if math.isfinite(error) else None
 
 
 def _print_table(found: dict[str, Any], samples: int) -> None:
@@ -113,16 +151,27 @@ def _print_table(found: dict[str, Any], samples: int) -> None:
     table.add_row("kl", f"{found['kl']:.2f}", "from q(z|x) to the prior")
     table.add_row("active units", str(found["active_units"]), f"of {found['latent_dim']} latent dimensions")
     if samples:
-        error = found["log_likelihood_mc_se"]
-        by_chance = "" if error is None else f", of the sampling {error:.3f}"
-        table.add_row(
-            "log p(x|y)" if found["conditional"] else "log p(x)",
-            f"{found['log_likelihood']:.2f}",
-            f"importance sampling, K = {samples}",
-        )
-        table.add_row("", f"+- {found['log_likelihood_se']:.2f}", f"standard error over the data{by_chance}")
+        repaired = "repaired_distrusted" in found
+        name = "log p(x|y)" if found["conditional"] else "log p(x)"
+        _add_log_p(table, name, found, "", f"importance sampling, K = {samples}")
+        count, of_rows = found["distrusted"], f"of {found['rows']:,} rows"
+        remedy = "anew below" if repaired else "--repair estimates them anew"
+        table.add_row("cannot be trusted", f"{count:,}", of_rows + (f": too low, as a rule; {remedy}" if count else ""))
+        if repaired:
+            _add_log_p(
+                table, f"{name}, repaired", found, "repaired_", "those from a mixture fitted to each one's posterior"
+            )
+            table.add_row("cannot be trusted", f"{found['repaired_distrusted']:,}", f"{of_rows}, even so")
     console = Console(highlight=False, soft_wrap=True, emoji=False)
     console.print(f"{found['run']} after epoch {found['epoch']}, on {found['rows']:,} test rows", markup=False)
     console.print(table)
     if "note" in found:
         console.print(f"note: {found['note']}")
+
+
+def _add_log_p(table: Table, name: str, found: dict[str, Any], prefix: str, how: str) -> None:
+    error = found[f"{prefix}log_likelihood_mc_se"]
+    by_chance = "" if error is None else f", of the sampling {error:.3f}"
+    table.add_row(name, f"{found[f'{prefix}log_likelihood']:.2f}", how)
+    spread = found[f"{prefix}log_likelihood_se"]
+    table.add_row("", f"+- {spread:.2f}", f"standard error over the data{by_chance}")
