@@ -26,9 +26,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With --exercise: that exercise's test alone. The sweeps of faults take minutes: only `-m faults` runs them."""
-    if "faults" not in config.option.markexpr:
-        left_out = [item for item in items if item.get_closest_marker("faults")]
+    """With --exercise: that exercise's test alone. What takes minutes runs only where -m names it."""
+    for marker in ("faults", "notebooks"):
+        if marker in config.option.markexpr:
+            continue
+        left_out = [item for item in items if item.get_closest_marker(marker)]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
     path = config.getoption("--exercise")

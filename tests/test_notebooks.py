@@ -80,8 +80,19 @@ def test_the_ids_of_cells_depend_on_nothing_but_their_content() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(240)
+def test_the_first_notebook_runs_from_start_to_end(tmp_path: Path) -> None:
+    """What Jupyter adds, tried once: the code of each twin is that of its page, which the tutorials' tests run."""
+    run_in_jupyter(FILES[0], tmp_path)
+
+
+@pytest.mark.notebooks
+@pytest.mark.timeout(240)
 @EACH
 def test_the_notebook_runs_from_start_to_end(path: Path, tmp_path: Path) -> None:
+    run_in_jupyter(path, tmp_path)
+
+
+def run_in_jupyter(path: Path, tmp_path: Path) -> None:
     folders = ("TINYVAE_FIGURES", "IPYTHONDIR", "HYPOTHESIS_STORAGE_DIRECTORY")  # what a notebook writes goes here
     environment = os.environ | {name: str(tmp_path / name) for name in folders}
     command = [sys.executable, "-c", EXECUTE, str(TWINS / f"{path.stem}.ipynb")]

@@ -76,6 +76,7 @@ CALLS: dict[str, Callable[[tinyvae.VAE, Any], Any]] = {
     "every_label": lambda m, g: tinyvae.every_label(m, g.x, g.y) if g.y is not None else 0.0,
     "evaluate": lambda m, g: tuple(vars(evaluate(m, Batches(m, g.x, 1.0, 3, False, g.y), 1.0, 0)).values()),
 }
+SEARCHES = ("log_likelihood", "anomaly_scores, likelihood")  # these decode thousands of z for a row
 TRAINING: dict[str, Callable[[tinyvae.VAE, Any], Any]] = {  # these move the running averages of batch normalization
     "loss_and_grad": lambda m, g: m.loss_and_grad(g.x, g.eps, 0.5, 0.1, g.y),
     "iwae_loss_and_grad": lambda m, g: tinyvae.iwae_loss_and_grad(m, g.x, g.draws, g.y),
@@ -146,7 +147,12 @@ def test_whoever_comes_in_the_midst_of_a_call_waits(call: str, monkeypatch: pyte
 def test_a_pool_of_threads_gets_what_one_thread_gets(case: str, kernels: str, many_switches: None) -> None:
     running_averages_move = KINDS[case].model.get("batch_norm", False)
     calls = list((CALLS if running_averages_move else {**CALLS, **TRAINING}).items())
-    jobs = [(name, call, given(case, rows, seed)) for seed, rows in enumerate((1, 4, 9, 33)) for name, call in calls]
+    jobs = [
+        (name, call, given(case, rows, seed))
+        for seed, rows in enumerate((1, 4, 9, 33))
+        for name, call in calls
+        if rows == 4 or name not in SEARCHES
+    ]
     jobs.append(("encode", CALLS["encode"], given(case, CHUNK + 5, 9)))
     alone = made(case, kernels)
     expected = [as_bytes(call(alone, g)) for _, call, g in jobs]

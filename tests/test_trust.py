@@ -201,7 +201,7 @@ def test_what_is_repaired_must_be_the_same_rows() -> None:
     estimate = log_likelihood(model, x, 5, np.random.default_rng(0))
     with pytest.raises(ValueError, match="x has 3 rows, but the estimate is of 4"):
         repair_log_likelihood(model, x[:3], estimate, 5, np.random.default_rng(0))
-    with pytest.raises(ValueError, match="samples must be at least 1, not 0"):
+    with pytest.raises(ValueError, match="samples must be a whole number, at least 1, not 0"):
         repair_log_likelihood(model, x, estimate, 0, np.random.default_rng(0))
 
 

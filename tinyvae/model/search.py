@@ -84,9 +84,10 @@ def _halves(model: VAE, output: Array) -> tuple[Array, Array]:
 
 def _decode(model: VAE, z: np.ndarray, y: Any) -> Array:
     """The decoder's output at up to CHUNK z, a new array: (rows, data), or (rows, 2 data)."""
-    model.reserve(len(z))
     labels = None if y is None else model.backend.asarray(y)
-    return model.run(model.decoder, model.backend.asarray(z, model.dtype), labels).copy()
+    with model.lock:
+        model.reserve(len(z))
+        return model.run(model.decoder, model.backend.asarray(z, model.dtype), labels).copy()
 
 
 def starts(values: np.ndarray, z: np.ndarray, count: int) -> np.ndarray:
@@ -143,8 +144,9 @@ def _rows_at_a_time(model: VAE, outputs: int) -> int:
 def _slopes(model: VAE, x: Array, z: np.ndarray, y: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     xp, latent = model.backend.xp, z.shape[1]
     output = _decode(model, z, y)  # (rows, out)
-    model.likelihood_loss(output, x, dnll=0.0, with_gradient=False)
-    value = log_prior(z) - to_host(model.nll).astype("float64")  # (rows,)
+    with model.lock:
+        model.likelihood_loss(output, x, dnll=0.0, with_gradient=False)
+        value = log_prior(z) - to_host(model.nll).astype("float64")  # (rows,)
     h = float(np.finfo(model.dtype).eps) ** (1 / 3)
     J = xp.empty((len(z), latent, output.shape[1]), dtype=output.dtype)  # transposed: (rows, latent, out)
     for j in range(latent):
