@@ -137,6 +137,31 @@ def test_a_checkpoint_that_cannot_be_read_is_not_taken_for_a_damaged_one(
     assert steps(out) == [3, 6]
 
 
+def test_an_older_one_that_cannot_be_read_is_not_deleted_for_it(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """3, 6 and 9 are there, as if killed before the pruning; a passing fault at 6 must not keep 3 in its place."""
+    out, spare = tmp_path / "run", tmp_path / "spare"
+    assert train(data, out, epochs=1) == 0
+    shutil.copy(step(out, 3), spare)
+    assert resume(out, "--epochs", "3") == 0
+    shutil.copy(spare, step(out, 3))
+    original = os.open
+
+    def refuse(path, *args, **kwargs):
+        if str(path).endswith("step-000000006.safetensors"):
+            raise OSError(5, "Input/output error")
+        return original(path, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", refuse)
+        assert resume(out, "--epochs", "4") == 1
+    assert "step-000000006.safetensors: cannot be read (Input/output error)" in capsys.readouterr().err
+    assert steps(out) == [3, 6, 9]
+    assert resume(out) == 2  # nothing to train, but put in order
+    assert steps(out) == [6, 9]
+
+
 def test_evaluate_says_that_it_looks_at_an_older_checkpoint(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -233,6 +258,17 @@ def test_a_directory_with_anything_else_is_left_alone(
     assert "is not empty; choose another --out" in error
     assert [p for p in out.rglob("*") if p.is_file()] == [out / name]
     assert (out / name).read_text() == "precious"
+
+
+@pytest.mark.parametrize("kernels", ["numpy", "reference"])
+def test_a_learned_sigma_that_runs_away_is_called_divergence(
+    data: Path, tmp_path: Path, kernels: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--likelihood", "gaussian", "--lr", "1e30", "--kernels", kernels)
+    assert train(data, tmp_path / "run", *options) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "diverged" in error
 
 
 def test_a_diverged_run_says_so_and_its_directory_can_be_used_again(

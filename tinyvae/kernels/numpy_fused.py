@@ -3,8 +3,6 @@
 Each function computes what its namesake in `reference.py` computes; the comments say only how.
 """
 
-import math
-
 import numpy as np
 
 from tinyvae.backend import Array
@@ -153,7 +151,7 @@ def gaussian_loss(
     t = work[x.size : 2 * x.size].reshape(x.shape)  # (batch, data)
     np.subtract(x, mean, out=r)
     if shared:
-        root = math.exp(-0.5 * float(logvar[0]))  # e^(-s/2): one number
+        root = float(np.exp(-0.5 * float(logvar[0])))  # e^(-s/2): one number; infinite, not an error, beyond floats
     else:
         np.multiply(logvar, -0.5, out=t)
         root = np.exp(t, out=t)  # (batch, data)

@@ -273,17 +273,22 @@ def _check_free(path: Path) -> None:
 
 
 def _known_whole(path: Path, checkpoint: Checkpoint, record: Record) -> list[tuple[int, int]]:
-    """The newest checkpoint and, if there is anything to delete, older ones that are whole: (step, best epoch)."""
+    """The newest checkpoint and the one before it that is whole: (step, best epoch) of each, the older first.
+
+    Raises CheckpointError if one in between cannot be read: it may be whole, and is not to be deleted for that.
+    """
     known = [(record.state.updates, record.state.best_epoch)]
     steps = checkpoints.saved_steps(path)
-    older = steps[: steps.index(checkpoint.path)]
-    if len(older) >= checkpoints.KEPT:
-        for candidate in reversed(older):
-            with suppress(CheckpointError):
-                state = read_record(checkpoints.read_checkpoint(candidate)).state
-                known.insert(0, (state.updates, state.best_epoch))
-            if len(known) == checkpoints.KEPT:
-                break
+    for candidate in reversed(steps[: steps.index(checkpoint.path)]):
+        if len(known) == checkpoints.KEPT:
+            break
+        try:
+            state = read_record(checkpoints.read_checkpoint(candidate)).state
+        except checkpoints.UnreadableError:
+            raise
+        except CheckpointError:
+            continue  # damaged
+        known.insert(0, (state.updates, state.best_epoch))
     return known
 
 
