@@ -235,6 +235,8 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         row, and a comparison of rows or of calls is not blurred by other draws. The price: the estimates' errors are
         alike too, and `score` does not average them out over the rows; raise importance_samples instead.
         For a Bernoulli on values between 0 and 1 it is minus a cross-entropy, and no likelihood.
+        It lies below log p(x) on average, and far below it where q(z|x) misses the posterior. Which rows can be trusted
+        `tinyvae.log_likelihood(estimator.model_, ...)` says, and `tinyvae.repair_log_likelihood` estimates the others.
 
         X (rows, features) -> (rows,)
         """
