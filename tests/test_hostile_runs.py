@@ -172,6 +172,7 @@ def test_every_field_of_every_wrong_type_is_one_line(trained: Path, tmp_path: Pa
         ("run.state.epoch", 3, "epoch must be at most 2"),
         ("run.state.best_epoch", 3, "best_epoch must be at most the 2 epochs"),
         ("run.state.best_epoch", 0, "no epoch is the best"),
+        ("run.state.best_loss", None, "there is no best_loss"),
         ("run.state.sums", [1.0, 2.0], "sums must be three numbers"),
         ("run.state.sums", [1.0, 2.0, 3.0], "sums are 0"),
         ("run.config.latent", 3, "latent is 3 in its run, but 2 in its model"),

@@ -53,6 +53,9 @@ class RunState:
             raise ValueError(f"best_epoch must be at most the {self.epoch} epochs done, not {self.best_epoch}")
         if self.best_loss is not None and not self.best_epoch:
             raise ValueError(f"best_loss is {self.best_loss}, but no epoch is the best")
+        looked_for_anew = self.best_epoch == self.epoch and self.batch > 0  # see `Trainer.forget_best`
+        if self.best_loss is None and self.best_epoch and not looked_for_anew:
+            raise ValueError(f"epoch {self.best_epoch} is the best, but there is no best_loss")
 
     @property
     def best_is_now(self) -> bool:
