@@ -77,7 +77,7 @@ def _run(request: dict[str, Any]) -> int:
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
     if request["modules"]:
-        with open(request["modules"], "w") as file:  # noqa: PTH123
+        with open(request["modules"], "w") as file:  # noqa: PTH123 - the path is a plain string here
             json.dump(sorted(sys.modules), file)
     return code
 
@@ -103,7 +103,7 @@ def _call(request: dict[str, Any]) -> int:
 
 
 def _import_all(path: str) -> None:
-    with open(path) as file:  # noqa: PTH123
+    with open(path) as file:  # noqa: PTH123 - the path is a plain string here
         names = json.load(file)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
