@@ -8,12 +8,13 @@ most some lr, by up to 100 eps where m or v cancel. To first order that changes 
 """
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from benchmarks.shapes import LR, SCALE, Shape, given_batches
-from tinyvae.model.vae import VAE
+from tinyvae.model.iwae import iwae_loss_and_grad
 
 STEPS = 20
 EPS = float(np.finfo(np.float32).eps)
@@ -30,25 +31,28 @@ class DisagreementError(Exception):
 def expected(shape: dict[str, Any]) -> Truth:
     """What is expected on the given batches of a shape."""
     s = Shape.from_dict(shape)
-    data = s.pixels()
+    data, labels = s.pixels(), s.labels()
     batches = []
     for rows, eps, u in given_batches(s, STEPS):
         x = data[rows] * SCALE
-        batches.append(((u < x).astype(float) if s.dynamic else x, eps))
+        y = () if labels is None else (labels[rows],)
+        batches.append(((u < x).astype(float) if s.dynamic else x, eps, *y))
     return expected_on(s, batches)
 
 
-def expected_on(shape: Shape, batches: Iterable[tuple[np.ndarray, np.ndarray]]) -> Truth:
-    """Adam on the readable formulas, step by step.  Each batch: x (batch, data), eps (batch, latent)."""
-    model = VAE(
-        shape.data_dim, shape.hidden, shape.latent, activation=shape.activation, kernels="reference", dtype="float64"
-    )
+def expected_on(shape: Shape, batches: Iterable[tuple[np.ndarray, ...]]) -> Truth:
+    """Adam on the readable formulas, step by step.
+
+    Each batch: x (batch, data), eps (batch, latent) or (batch, draws, latent), and the labels (batch,) if it has any.
+    """
+    model = shape.model(kernels="reference", dtype="float64")
+    loss_and_grad = partial(iwae_loss_and_grad, model) if shape.draws else model.loss_and_grad
     p, g = model.params.flat, model.grads.flat
     p[...] = p.astype(np.float32)  # the candidates begin with rounded weights
     m, v = np.zeros_like(p), np.zeros_like(p)
     losses, tolerances = [], []
-    for t, (x, eps) in enumerate(batches):
-        loss = model.loss_and_grad(x, eps).loss
+    for t, (x, eps, *y) in enumerate(batches):
+        loss = loss_and_grad(x, eps, y=y[0] if y else None).loss
         drift = t * float((np.abs(p) + 100 * LR) @ np.abs(g))
         losses.append(loss)
         tolerances.append(EPS * (drift + 50 * abs(loss)))

@@ -6,7 +6,7 @@ from typing import Any
 from benchmarks.output import Save, Table
 from benchmarks.processes import Children
 from benchmarks.shapes import TINY
-from benchmarks.step import add_candidates, agree, present
+from benchmarks.step import able, add_candidates, agree, measurable, present
 
 HELP = "no time: do the losses of all installed candidates agree, at tiny shapes?"
 
@@ -23,9 +23,10 @@ def run(args: argparse.Namespace, save: Save) -> dict[str, Any]:
         print(f"left out: {name} ({reason})")
     shapes = {}
     with Children(args.backend, args.tf32) as children:
-        for shape in TINY:
+        for shape in measurable(TINY, args.tf32):
             print(f"{shape.name} ...", flush=True)
-            shapes[shape.name] = agree(children, entries, left_out, shape, args.backend, args.tf32)
+            taking_part = able(entries, shape)
+            shapes[shape.name] = agree(children, taking_part, left_out, shape, args.backend, args.tf32)
             entries = [entry for entry in entries if entry.name not in left_out]
     return {"backend": args.backend, "tf32": args.tf32, "shapes": shapes, "left_out": left_out}
 

@@ -2,6 +2,7 @@
 
 Before any time is printed, the losses of 20 steps on the same weights, batches and noise must agree. Then every
 candidate runs in a process of its own, in turns, for several rounds; a round's number is the median of its steps.
+Convolutions, batch normalization, labels and the importance-weighted bound are measured for tinyvae alone.
 """
 
 import argparse
@@ -89,6 +90,22 @@ def present(names: Sequence[str], backend: str) -> tuple[list[Entry], dict[str, 
     return [e for e in chosen if e.name not in left_out], left_out
 
 
+def measurable(shapes: Sequence[Shape], tf32: bool) -> list[Shape]:
+    """Those of the shapes that tinyvae's step takes; the others are named."""
+    for shape in shapes:
+        if tf32 and not shape.is_plain:
+            print(f"left out: {shape.name} (TF32 is for dense layers and the ELBO)")
+    return [shape for shape in shapes if shape.is_plain or not tf32]
+
+
+def able(entries: list[Entry], shape: Shape) -> list[Entry]:
+    """Those of the candidates that train such a model; the others are named."""
+    others = [entry.name for entry in entries if not entry.takes(shape)]
+    if others:
+        print(f"{shape.name}: left out: {', '.join(others)} (dense layers and the ELBO alone)")
+    return [entry for entry in entries if entry.takes(shape)]
+
+
 def agree(
     children: Children, entries: list[Entry], left_out: dict[str, str], shape: Shape, backend: str, tf32: bool
 ) -> dict[str, float]:
@@ -126,8 +143,8 @@ def run(args: argparse.Namespace, save: Save) -> dict[str, Any]:
         backend=args.backend), "steps": args.steps, "left_out": left_out, "shapes": {},
     }  # fmt: skip
     with Children(args.backend, args.tf32) as children:
-        for name in args.shapes:
-            results["shapes"][name] = run_shape(children, SHAPES[name], entries, left_out, args)
+        for shape in measurable([SHAPES[name] for name in args.shapes], args.tf32):
+            results["shapes"][shape.name] = run_shape(children, shape, able(entries, shape), left_out, args)
             entries = [entry for entry in entries if entry.name not in left_out]
             save(results)
     return results

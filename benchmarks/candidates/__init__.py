@@ -46,6 +46,10 @@ class Entry:
         """Its library is not installed."""
         return self.library is not None and importlib.util.find_spec(self.library) is None
 
+    def takes(self, shape: Shape) -> bool:
+        """The peers train dense layers by the ELBO alone."""
+        return self.ours or shape.is_plain
+
     def build(self, shape: Shape, backend: str, tf32: bool) -> Candidate:
         """Import it and build the step. Only the process that measures it does."""
         module: Any = importlib.import_module(f"benchmarks.candidates.{self.module}")

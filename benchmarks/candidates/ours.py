@@ -35,7 +35,7 @@ class GivenBatches(Batches):
             kernels.gather(self.data, asarray(rows), self.scale, x=self.x, raw=self.raw)
             if self.dynamic:
                 kernels.binarize(self.x, asarray(u))
-            yield Batch(self.x, self.eps, None)
+            yield Batch(self.x, self.eps, None if self.labels is None else self.labels[asarray(rows)])
 
 
 class Listener:
@@ -57,24 +57,26 @@ class Ours:
 
     def __init__(self, shape: Shape, kernels: str | None, backend: str, tf32: bool = False) -> None:
         self.shape, self.kernels, self.backend = shape, kernels, backend
-        x = shape.pixels()
-        self.dataset = Dataset("synthetic", x, x[:2], scale=SCALE)
+        x, y = shape.pixels(), shape.labels()
+        self.dataset = Dataset("synthetic", x, x[:2], y, None if y is None else y[:2], scale=SCALE)
         binarize = "dynamic" if shape.dynamic else "none"
+        objective = {"objective": "iwae", "importance": shape.draws} if shape.draws else {}
         self.config = Config(
             data="synthetic", backend=backend, hidden=shape.hidden, latent=shape.latent, batch_size=shape.batch,
-            activation=shape.activation, lr=LR, epochs=EPOCHS, binarize=binarize, tf32=tf32,
+            activation=shape.activation, conv=shape.conv, batch_norm=shape.batch_norm, conditional=shape.classes > 0,
+            lr=LR, epochs=EPOCHS, binarize=binarize, tf32=tf32, **objective,
         ).resolved(shape.rows)  # fmt: skip
 
     def trainer(self, act: Callable[[RunState], None]) -> tuple[Trainer, Listener]:
-        s = self.shape
-        model = VAE(s.data_dim, s.hidden, s.latent, activation=s.activation, backend=self.backend, kernels=self.kernels)
+        model = self.shape.model(backend=self.backend, kernels=self.kernels)
         listener = Listener(act)
         return Trainer(model, self.dataset, self.config, listener), listener
 
     def given_losses(self, batches: list[Given]) -> list[float]:
         losses: list[float] = []
         trainer, listener = self.trainer(lambda _: losses.append(float(to_host(trainer.model.losses)[0])))
-        given = GivenBatches(trainer.model, self.dataset.x_train, SCALE, self.shape.batch, self.shape.dynamic)
+        s, data = self.shape, self.dataset
+        given = GivenBatches(trainer.model, data.x_train, SCALE, s.batch, s.dynamic, data.y_train, s.draws)
         given.given = batches
         trainer.train_batches = given
         trainer.run(stop=lambda: listener.count == len(batches))

@@ -22,11 +22,11 @@ class Products:
             return b.asarray(rng.standard_normal(size, dtype=np.float32))
 
         self.calls = []
-        for i, (n, m) in enumerate(shape.layers()):
-            x, W, dy = array(shape.batch, n), array(n, m), array(shape.batch, m)
-            self.calls += [(x, W, array(shape.batch, m)), (x.T, dy, array(n, m))]
+        for i, (rows, n, m) in enumerate(shape.products()):
+            x, W, dy = array(rows, n), array(n, m), array(rows, m)
+            self.calls += [(x, W, array(rows, m)), (x.T, dy, array(n, m))]
             if i > 0:
-                self.calls.append((dy, W.T, array(shape.batch, n)))
+                self.calls.append((dy, W.T, array(rows, n)))
 
     def step(self, _: None) -> None:
         for a, b, out in self.calls:
