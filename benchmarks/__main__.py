@@ -110,7 +110,7 @@ def measure(args: argparse.Namespace) -> int:
         show(command.tables(command.run(args, lambda _: None)))
         return 0
     described = machine.describe()
-    endings = ("-tf32" if args.tf32 else "") + ("-quick" if "--quick" in arguments else "")
+    endings = "".join(f"-{word}" for word in ("beside", "tf32", "quick") if f"--{word}" in arguments)
     path = args.json or RESULTS / f"{args.command}-{machine.slug(described, args.backend)}{endings}.json"
     check_writable(path)
     document = {"command": args.command, "arguments": arguments, "machine": described}

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tinyvae import blas
@@ -35,15 +36,30 @@ def child_environment(environ: Mapping[str, str], *, ours: bool, tf32: bool = Fa
     return env
 
 
-class Child:
-    """A process that calls functions of this package, one after the other, until it is closed."""
+def checkout_environment(environ: Mapping[str, str], checkout: Path, threads: int | None) -> dict[str, str]:
+    """The environment of a process that runs a checkout's code. It chooses OpenBLAS's variables itself (`side`)."""
+    env = child_environment(environ, ours=False)
+    env["PYTHONPATH"] = os.pathsep.join([str(checkout), *filter(None, [environ.get("PYTHONPATH")])])
+    return env | ({} if threads is None else {"OPENBLAS_NUM_THREADS": str(threads)})
 
-    def __init__(self, *, ours: bool, tf32: bool = False) -> None:
-        env = child_environment(os.environ, ours=ours, tf32=tf32)
+
+class Child:
+    """A process that calls functions of this package, one after the other, until it is closed.
+
+    With `checkout`, a folder: of the package there, and of the tinyvae there.
+    """
+
+    def __init__(
+        self, *, ours: bool, tf32: bool = False, checkout: Path | None = None, threads: int | None = None
+    ) -> None:
+        if checkout is None:
+            env = child_environment(os.environ, ours=ours, tf32=tf32)
+        else:
+            env = checkout_environment(os.environ, checkout, threads)
         self.stderr = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - as long as the process
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.processes"],
-            env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.stderr, text=True,
+            cwd=checkout, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.stderr, text=True,
         )  # fmt: skip
 
     def ask(self, task: str, **request: Any) -> Any:
@@ -75,15 +91,20 @@ class Children:
 
     On a CPU each task gets a fresh one: where its buffers come to lie is luck, and a round should not repeat the luck
     of the last. On a GPU, where starting takes far longer than measuring, each candidate keeps the process it has.
+    `checkout` and `threads` (of OpenBLAS there): see `Child`.
     """
 
-    def __init__(self, backend: str, tf32: bool = False) -> None:
+    def __init__(
+        self, backend: str, tf32: bool = False, checkout: Path | None = None, threads: int | None = None
+    ) -> None:
         self.keep, self.tf32 = backend == "cupy", tf32
+        self.checkout, self.threads = checkout, threads
         self.kept: dict[str, Child] = {}
 
     def ask(self, name: str, task: str, *, ours: bool, **request: Any) -> Any:
         """Let the candidate `name` do a task."""
-        child = self.kept.pop(name, None) or Child(ours=ours, tf32=self.tf32)
+        child = self.kept.pop(name, None)
+        child = child or Child(ours=ours, tf32=self.tf32, checkout=self.checkout, threads=self.threads)
         try:
             answer = child.ask(task, **request)
         except BaseException:

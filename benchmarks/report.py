@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     """Replace what stands between the markers; figures go to the folder `figures` beside the file."""
     quality = set(args.results.glob("quality-*.json"))
     found = [read(path) for path in sorted(set(args.results.glob("*.json")) - quality)]
-    documents = [(stem, document) for stem, document in found if "--quick" not in document["arguments"]]
+    documents = [(stem, document) for stem, document in found if not ignored(document)]
     text = args.readme.read_text(encoding="utf-8") if args.readme.is_file() else ""
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -43,8 +43,8 @@ def run(args: argparse.Namespace) -> None:
     args.readme.write_text(f"{before}{BEGIN}\n\n{body}\n\n{END}{after}", encoding="utf-8")
     print(f"{args.readme}: {len(documents)} results")
     for stem, document in found:
-        if "--quick" in document["arguments"]:
-            print(f"ignored: {stem}.json (--quick: a first look)")
+        if ignored(document):
+            print(f"ignored: {stem}.json ({ignored(document)})")
     for path in sorted(args.results.glob(f"*{PARTIAL}")):
         print(f"ignored: {path.name} (its run did not come to an end)")
     if quality:
@@ -61,6 +61,12 @@ def read(path: Path) -> tuple[str, dict[str, Any]]:
         raise ValueError(f"command {document['command']!r}")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{path}: is no result of python -m benchmarks ({error})") from error
+
+
+def ignored(document: dict[str, Any]) -> str | None:
+    """Why a result is not for the page; None if it is."""
+    reasons = {"--quick": "a first look", "--beside": "two checkouts"}
+    return next((f"{option}: {why}" for option, why in reasons.items() if option in document["arguments"]), None)
 
 
 def sections(documents: list[tuple[str, dict[str, Any]]], figures: Path) -> str:

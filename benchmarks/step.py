@@ -3,6 +3,8 @@
 Before any time is printed, the losses of 20 steps on the same weights, batches and noise must agree. Then every
 candidate runs in a process of its own, in turns, for several rounds; a round's number is the median of its steps.
 Convolutions, batch normalization, labels and the importance-weighted bound are measured for tinyvae alone.
+
+--beside DIR measures another checkout of tinyvae beside this one, and no peers: see benchmarks/beside.py.
 """
 
 import argparse
@@ -12,6 +14,7 @@ from functools import cache
 from statistics import median
 from typing import Any
 
+from benchmarks import beside
 from benchmarks.agreement import STEPS, compare, expected_on
 from benchmarks.candidates import CANDIDATES, INSTALL, OURS, Candidate, Entry
 from benchmarks.candidates.ours import Ours
@@ -35,6 +38,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     add_candidates(parser)
     parser.add_argument("--steps", type=positive, default=400, help="timed steps in a round (default: 400)")
+    beside.add_options(parser, positive)
 
 
 def add_candidates(parser: argparse.ArgumentParser) -> None:
@@ -134,7 +138,10 @@ def agree(
 
 
 def run(args: argparse.Namespace, save: Save) -> dict[str, Any]:
-    """Measure; the results as JSON values."""
+    """Measure; the results as JSON values. Raises UsageError for options that do not go together."""
+    beside.check_options(args)
+    if args.beside:
+        return beside.run(args, [SHAPES[name] for name in args.shapes], save)
     entries, left_out = present(args.candidates, args.backend)
     for name, reason in left_out.items():
         print(f"left out: {name} ({reason})")
@@ -177,6 +184,8 @@ def column(rounds: list[dict[str, float | None]], key: str) -> list[float]:
 
 def tables(results: dict[str, Any]) -> list[Table]:
     """For each shape: the step (on a GPU also where nobody waits)."""
+    if "beside" in results:
+        return beside.tables(results)
     kinds = {"step": "waiting for each", "throughput": "waiting only for the last"}
     kinds = {"step": ""} if results["backend"] == "numpy" else kinds
     precision = ", TF32" if results["tf32"] else ""
