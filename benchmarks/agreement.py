@@ -8,13 +8,13 @@ most some lr, by up to 100 eps where m or v cancel. To first order that changes 
 """
 
 from collections.abc import Iterable
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from benchmarks.shapes import LR, SCALE, Shape, given_batches
-from tinyvae.model.iwae import iwae_loss_and_grad
+from tinyvae.objectives import objective
+from tinyvae.training.adam import Adam
 
 STEPS = 20
 EPS = float(np.finfo(np.float32).eps)
@@ -45,18 +45,17 @@ def expected_on(shape: Shape, batches: Iterable[tuple[np.ndarray, ...]]) -> Trut
 
     Each batch: x (batch, data), eps (batch, latent) or (batch, draws, latent), and the labels (batch,) if it has any.
     """
-    model = shape.model(kernels="reference", dtype="float64")
-    loss_and_grad = partial(iwae_loss_and_grad, model) if shape.draws else model.loss_and_grad
+    model, minimized = shape.model(kernels="reference", dtype="float64"), objective(shape.objective)
     p, g = model.params.flat, model.grads.flat
     p[...] = p.astype(np.float32)  # the candidates begin with rounded weights
-    m, v = np.zeros_like(p), np.zeros_like(p)
+    adam = Adam(model)
     losses, tolerances = [], []
     for t, (x, eps, *y) in enumerate(batches):
-        loss = loss_and_grad(x, eps, y=y[0] if y else None).loss
+        loss = model.loss_and_grad(x, eps, y=y[0] if y else None, objective=minimized).loss
         drift = t * float((np.abs(p) + 100 * LR) @ np.abs(g))
         losses.append(loss)
         tolerances.append(EPS * (drift + 50 * abs(loss)))
-        model.kernels.adam_step(p, g, m, v, t + 1, LR, work=model.work)
+        adam.step(LR)
     return {"losses": losses, "tolerances": tolerances}
 
 

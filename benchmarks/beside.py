@@ -6,7 +6,8 @@ Then come the rounds; in every second one the other checkout begins.
 """
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from benchmarks.agreement import STEPS, DisagreementError
 from benchmarks.candidates import CANDIDATES
 from benchmarks.output import Save, Table, microsecond, times_ours
-from benchmarks.processes import ChildError, Children
+from benchmarks.processes import HERE, Child, ChildError, Children
 from benchmarks.rounds import ratio, summary
 from benchmarks.shapes import Shape
 from tinyvae.errors import UsageError
@@ -22,7 +23,6 @@ from tinyvae.errors import UsageError
 RELATIVE = 1e-4  # of a loss: both are in float32, and 20 steps have amplified how they round
 SMALLEST = 1e-30  # size of a loss: two that are 0 agree
 THIS, OTHER = "this", "other"
-HERE = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,26 @@ class Side:
     def ask(self, task: str, shape: Shape, kernels: str | None, steps: int) -> Any:
         """What its `benchmarks.side` answers, in a fresh process. Raises ChildError, which names the side."""
         request = {"shape": shape.to_dict(), "kernels": kernels, "steps": steps}
+        with self._named(shape), Children("numpy", checkout=self.folder, threads=self.threads) as children:
+            return children.ask(self.name, f"side.{task}", ours=True, **request)
+
+    def peak(self, shape: Shape, kernels: str | None, steps: int) -> int:
+        """The most memory, in bytes, that a fresh process has had after so many steps. Raises ChildError, likewise."""
+        child = Child(ours=True, checkout=self.folder, threads=self.threads)
         try:
-            with Children("numpy", checkout=self.folder, threads=self.threads) as children:
-                return children.ask(self.name, f"side.{task}", ours=True, **request)
+            with self._named(shape):
+                child.ask("side.losses", shape=shape.to_dict(), kernels=kernels, steps=steps)
+                return child.peak()
+        except BaseException:
+            child.process.kill()
+            raise
+        finally:
+            child.close()
+
+    @contextmanager
+    def _named(self, shape: Shape) -> Iterator[None]:
+        try:
+            yield
         except ChildError as error:
             raise ChildError(f"{shape.name}, {self.name} checkout: {error}") from error
 
@@ -66,7 +83,7 @@ def check_options(args: argparse.Namespace) -> None:
         return
     if args.backend != "numpy":
         raise UsageError("--beside measures on a CPU: leave --backend out")
-    if args.candidates != list(CANDIDATES):
+    if getattr(args, "candidates", list(CANDIDATES)) != list(CANDIDATES):
         raise UsageError("--beside measures tinyvae alone: leave --candidates out")
     if not args.beside.is_dir():
         raise UsageError(f"--beside {args.beside}: there is no such folder")
@@ -75,9 +92,14 @@ def check_options(args: argparse.Namespace) -> None:
             raise UsageError(f"--beside {args.beside}: has no {file}, so it is no checkout that can be measured")
 
 
+def both(args: argparse.Namespace) -> list[Side]:
+    """This checkout and the other."""
+    return [Side(THIS, HERE, args.blas_threads), Side(OTHER, args.beside.resolve(), args.blas_threads)]
+
+
 def run(args: argparse.Namespace, shapes: list[Shape], save: Save) -> dict[str, Any]:
     """All shapes' losses, then their rounds; the results as JSON values. Raises DisagreementError."""
-    sides = [Side(THIS, HERE, args.blas_threads), Side(OTHER, args.beside.resolve(), args.blas_threads)]
+    sides = both(args)
     results: dict[str, Any] = {
         "beside": True, "kernels": args.kernels, "blas_threads": args.blas_threads, "steps": args.steps, "shapes": {},
     }  # fmt: skip
@@ -117,8 +139,12 @@ def tables(results: dict[str, Any]) -> list[Table]:
         this, other = shape["rounds"][THIS], shape["rounds"][OTHER]
         medians = (microsecond(summary(side).median) for side in (this, other))
         rows.append((name, *medians, times_ours(ratio(other, this))))
+    header = ("", "this checkout", "the other", "other over this, by round")
+    return [Table(f"µs a step, {how(results)}", header, rows)]
+
+
+def how(results: dict[str, Any]) -> str:
+    """What both were told."""
     kernels = f"{results['kernels']} kernels" if results["kernels"] else "each side's fastest kernels"
     threads = results["blas_threads"]
-    blas = f", OpenBLAS on {threads} thread{'s' * (threads > 1)}" if threads else ""
-    header = ("", "this checkout", "the other", "other over this, by round")
-    return [Table(f"µs a step, {kernels}{blas}", header, rows)]
+    return kernels + (f", OpenBLAS on {threads} thread{'s' * (threads > 1)}" if threads else "")

@@ -71,7 +71,7 @@ for library in numpy matplotlib rich safetensors pooch cupy torch jax pytest pyt
 done
 
 main=784-400-20
-part parity 100 python3 -m pytest -q tests/test_gpu.py
+part parity 100 python3 -m pytest -q tests/device/test_gpu.py
 bench check 90 "" check --tf32 --candidates tinyvae "torch eager" "torch cuda graph" "jax jit" "jax scan"
 sanitizer memcheck 60
 bench step 150 "step-$slug.json" step --rounds 5 --shapes $main 784-512-2 784-200-200-50

@@ -1,125 +1,185 @@
-"""Each function of the kernels contract: fused beside the readable formulas, and beside what the machine can do.
+"""Each call that a training step makes of the kernels: fused beside the reference, and beside what the machine can do.
 
-The sizes are those of 784-400-20 at batch 128. Bytes count every input read once and every output written once. Beside
-them stand, from the same process, a plain copy that moves as many bytes and the plain matrix products alone. The same
-buffers are used again and again, so small ones stay in the cache, as they do in a training step.
+The calls are those of a real step, noted while it is made, with the very arrays. Bytes count every input read once and
+every output written once. Beside them stand, from the same process, a plain copy that moves as many bytes and the plain
+matrix product alone. A call is repeated on the same memory, so what is small stays in the cache, as in a training step.
+Two calls alike are timed once. A convolution's gradient, alone, makes the patches that it shares with the forward pass
+in a step. On a GPU the step goes call by call: what a captured step runs in their place is not timed here.
 """
 
 import argparse
+import inspect
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-
+from benchmarks.candidates.ours import Ours
 from benchmarks.output import Save, Table, microsecond, microseconds
 from benchmarks.processes import Children
 from benchmarks.rounds import ratio, summary
-from benchmarks.shapes import LR, SCALE, SHAPES
+from benchmarks.shapes import SHAPES, Shape
 from tinyvae.backend import Backend, get_backend
-from tinyvae.kernels import select, work_size
+from tinyvae.kernels import select
+from tinyvae.kernels.contract import Kernels, Lookup, Rows
+from tinyvae.kernels.ends import backward_end
 
-HELP = "each fused kernel, beside the readable formula, a copy of as many bytes and the plain product"
-SHAPE = SHAPES["784-400-20"]
+HELP = "each call of a step's kernels, beside the reference, a copy of as many bytes and the plain product"
+DEFAULT = "784-400-20"
 BLOCK = 0.002  # seconds that a block of calls takes at least: the clock is read between blocks
 BLOCKS = 15
+FORWARD, BACK, GRADIENT = "x W", "d W^T", "x^T d"
+PRODUCTS = {
+    "product": FORWARD, "convolve": FORWARD, "spread_back": FORWARD,
+    "back": BACK, "convolve_back": BACK, "spread": BACK,
+    "gradient": GRADIENT, "convolve_gradient": GRADIENT,
+}  # fmt: skip
+UNTIMED = ("begin", "new", "finish")  # they compute nothing, or what `gradient` has put off
+TIMED = [name for name, f in vars(Kernels).items() if inspect.isfunction(f) and name[0] != "_" and name not in UNTIMED]
 
 
-@dataclass(frozen=True)
-class Call:
-    """A function of the contract with its arguments, and what it costs at least."""
+class Call(NamedTuple):
+    """A call of the contract: its arguments by name, and what it returned."""
 
-    label: str
     function: str
-    positional: tuple[Any, ...]
-    results: dict[str, Any]
-    bytes: int
-    products: tuple[tuple[Any, Any, Any], ...] = ()  # (a, b, out) of each matrix product in it
+    args: tuple[Any, ...]
+    options: dict[str, Any]
+    result: Any
+
+    def given(self) -> dict[str, Any]:
+        """Everything it was given, by the contract's names."""
+        found = inspect.signature(getattr(Kernels, self.function)).bind(None, *self.args, **self.options).arguments
+        return {name: a for name, a in found.items() if name not in ("self", "given")} | found.get("given", {})
+
+    def run(self, k: Kernels) -> Any:
+        """Once more, by these kernels, as a pass of its own."""
+        k.begin(self.function)
+        return getattr(k, self.function)(*self.args, **self.options)
+
+    def weight(self) -> Any:
+        """The W (in, out) of the matrix product in it, or its gradient; None if there is no product."""
+        given = self.given()
+        return given.get("dW", given.get("W")) if self.function in PRODUCTS else None
+
+    def rows(self) -> int:
+        """Rows of the matrix product: those of the batch, and for each the places of a window."""
+        window = self.given().get("window")
+        return self.args[0].shape[0] * (window.down * window.across if window else 1)
+
+    def label(self) -> str:
+        """What it is, and how large: rows x in x out of a product, else the largest array."""
+        given, W = self.given(), self.weight()
+        if W is not None:
+            activation = f", {given['f'].name}" if "f" in given else ""
+            return f"{self.function} {self.rows()} x {W.shape[0]} x {W.shape[1]}{activation}"
+        largest = max(arrays(self.args, self.options, self.result), key=lambda a: a.size)
+        size = " x ".join(map(str, given["x"].shape if self.function == "gather" else largest.shape))
+        formulas = [f.__name__ for part in given["loop"].formulas for f in part] if self.function == "map" else []
+        return " ".join([self.function, *filter(None, [", ".join(formulas)]), size])
 
     def flops(self) -> int:
-        """Of the matrix products."""
-        return sum(2 * a.shape[0] * a.shape[1] * b.shape[1] for a, b, _ in self.products)
+        """Of the matrix product in it."""
+        W = self.weight()
+        return 0 if W is None else 2 * self.rows() * W.shape[0] * W.shape[1]
+
+    def bytes(self) -> int:
+        """What must be read and written at least."""
+        given = self.given()
+        if self.function == "gather":
+            x = given["x"]
+            return given["rows"].nbytes + x.size * given["data"].itemsize + x.nbytes
+        written = ("out", "sums", "columns")  # these come back as the result
+        read = [a for name, a in given.items() if self.function != "map" or name not in written]
+        return sum(a.nbytes for a in (*arrays(read), *written_arrays(self.result)))
+
+    def product(self, backend: Backend) -> Callable[[], Any] | None:
+        """The matrix product alone, on other numbers."""
+        W = self.weight()
+        if W is None:
+            return None
+        n, (i, o), xp = self.rows(), W.shape, backend.xp
+        x, d, W = (xp.ones(size, dtype=W.dtype) for size in ((n, i), (n, o), (i, o)))
+        a, b, out = {FORWARD: (x, W, d), BACK: (d, W.T, x), GRADIENT: (x.T, d, W)}[PRODUCTS[self.function]]
+        out = xp.empty_like(out)
+        return lambda: xp.matmul(a, b, out=out)
 
 
-def calls(backend: Backend) -> list[Call]:
-    """Every function at the sizes of SHAPE. Arguments are chosen so that repeated calls find ordinary numbers."""
-    n, d, latent, size = SHAPE.batch, SHAPE.data_dim, SHAPE.latent, SHAPE.parameters()
-    rng = np.random.default_rng(0)
-    xp = backend.xp
+def arrays(*values: Any) -> Iterator[Any]:
+    """The arrays that are read of arguments. Of the layer below: what the slope of its activation is made of."""
+    for a in values:
+        if isinstance(a, Rows):
+            slope = None if a.f is None else backward_end(a.f)
+            yield from () if slope is None else (getattr(a, name) for name in slope.inputs if name in a._fields)
+        elif isinstance(a, (list, tuple, Lookup)):
+            yield from arrays(*a)
+        elif isinstance(a, dict):
+            yield from arrays(*a.values())
+        elif hasattr(a, "nbytes") and a.ndim:
+            yield a
 
-    def normal(*shape: int) -> Any:
-        return backend.asarray(rng.standard_normal(shape, dtype=np.float32))
 
-    def uniform(*shape: int) -> Any:
-        return backend.asarray(rng.random(shape, dtype=np.float32))
+def written_arrays(result: Any) -> Iterator[Any]:
+    """The arrays of a result."""
+    whole = [a for a in result if a is not None and hasattr(a, "nbytes")] if isinstance(result, Rows) else result
+    yield from arrays(whole)
 
-    widest = max(o for _, o in SHAPE.layers())
-    work = {"work": backend.zeros(work_size(n, widest), np.float32)}
-    data, rows = backend.asarray(SHAPE.pixels()), backend.asarray(rng.permutation(SHAPE.rows)[:n])
-    x, raw, head, eps = uniform(n, d), xp.empty((n, d), dtype=np.uint8), normal(n, 2 * latent) * 0.1, normal(n, latent)
-    z, kl, nll, dlogits = normal(n, latent), normal(n, latent), normal(n), normal(n, d)
-    found = [
-        Call("gather", "gather", (data, rows, SCALE), {"x": x, "raw": raw}, n * d + 4 * n * d),
-        Call("binarize", "binarize", (x, uniform(n, d)), {}, 12 * n * d),
-    ]
-    activations = ["relu", "linear", "relu", "linear"]
-    for i, (k, m) in enumerate(SHAPE.layers()):
-        a, W, b, y, dy = normal(n, k), normal(k, m) * 0.05, normal(m), normal(n, m), normal(n, m)
-        dx, dW, db = (normal(n, k) if i else None), normal(k, m), normal(m)
-        label = f"{k} x {m}, {activations[i]}"
-        moved = 4 * (n * k + k * m + m + n * m)
-        found.append(Call(
-            f"dense_forward {label}", "dense_forward", (a, W, b, activations[i]), {"y": y, **work}, moved,
-            ((a, W, y),),
-        ))  # fmt: skip
-        back = ((a.T, dy, dW),) if dx is None else ((a.T, dy, dW), (dy, W.T, dx))
-        found.append(Call(
-            f"dense_backward {label}", "dense_backward", (dy, a, W, y, activations[i]),
-            {"dx": dx, "dW": dW, "db": db, **work}, moved + 4 * (n * m + (0 if dx is None else n * k + k * m)), back,
-        ))  # fmt: skip
-    p, g, m, v = normal(size), normal(size) * 0.01, normal(size) * 0.01, uniform(size) * 1e-4
-    logvar, norm2 = backend.asarray(np.zeros(1, np.float32)), xp.ones((), dtype=np.float32)
-    dkl = xp.full(latent, 1 / n, dtype=np.float32)
-    found += [
-        Call("latent_forward", "latent_forward", (head, eps), {"z": z, "kl": kl, **work}, 4 * n * latent * 5),
-        Call("latent_backward", "latent_backward", (z, head, eps, dkl), {"dhead": normal(n, 2 * latent), **work},
-             4 * n * latent * 6),
-        Call("bernoulli_loss", "bernoulli_loss", (normal(n, d), x, 1 / n), {"nll": nll, "dlogits": dlogits, **work},
-             4 * n * d * 3),
-        Call("gaussian_loss", "gaussian_loss", (normal(n, d), logvar, x, 1 / n),
-             {"nll": nll, "dmean": dlogits, "dlogvar": normal(1), **work}, 4 * n * d * 3),
-        Call("squared_norm", "squared_norm", (g,), {"out": xp.zeros((), dtype=np.float32)}, 4 * size),
-        Call("clip", "clip", (normal(size), norm2, 1 - 2**-20), {}, 4 * size * 2),  # shortens by so little, every time
-        Call("adam_step", "adam_step", (p, g, m, v, 1000, LR), work, 4 * size * 7),
-    ]  # fmt: skip
+
+class Noting:
+    """Kernels that note each call before the answer is given."""
+
+    def __init__(self, kernels: Kernels, calls: list[Call]) -> None:
+        self.kernels, self.calls = kernels, calls
+
+    def __getattr__(self, name: str) -> Any:
+        function = getattr(self.kernels, name)
+        if name not in TIMED:
+            return function
+
+        def note(*args: Any, **options: Any) -> Any:
+            result = function(*args, **options)
+            if result is not None or not name.endswith("back"):  # None: below is data, and nothing was done
+                self.calls.append(Call(name, args, options, result))
+            return result
+
+        return note
+
+
+def noted(shape: Shape, backend: str) -> list[Call]:
+    """All calls of a training step, in order. What they read stays as the step has left it."""
+    found: list[Call] = []
+    trainer, listener = Ours(shape, None, backend).trainer(lambda _: None)
+    noting: list[Any] = [Noting(k, found) for k in (trainer.train_batches.kernels, trainer.model.make_kernels())]
+    trainer.graph_step = None
+    trainer.train_batches.kernels = noting[0]
+    trainer.model.free.append(noting[1])  # the next pass borrows them
+    trainer.run(stop=lambda: listener.count == 1)
     return found
 
 
-def times(backend: str) -> list[dict[str, Any]]:
-    """In a process of its own: for each call, the seconds of both kinds of kernels, of a copy, and of the products."""
+def calls(shape: Shape, backend: str) -> list[Call]:
+    """The same, each kind once."""
+    kinds: dict[str, Call] = {}
+    for call in noted(shape, backend):
+        kinds.setdefault(call.label(), call)
+    return list(kinds.values())
+
+
+def times(backend: str, shape: dict[str, Any]) -> list[dict[str, Any]]:
+    """In a process of its own: for each call, the seconds of both kinds of kernels, of a copy, and of the product."""
     b = get_backend(backend)
-    name, fused = select(None, b)
-    _, reference = select("reference", b)
+    name, make = select(None, b)
+    fused, reference = make(), select("reference", b)[1]()
     rows = []
-    for call in calls(b):
-        source = b.xp.ones(call.bytes // 2, dtype=np.uint8)
+    for call in calls(Shape.from_dict(shape), backend):
+        source = b.xp.ones(call.bytes() // 2, dtype="uint8")
         target = b.xp.empty_like(source)
-
-        def run_with(kernels: Any, call: Call = call) -> None:
-            getattr(kernels, call.function)(*call.positional, **call.results)
-
-        def products(call: Call = call) -> None:
-            for left, right, out in call.products:
-                b.xp.matmul(left, right, out=out)
-
+        product = call.product(b)
         rows.append({
-            "label": call.label, "flops": call.flops(), "bytes": call.bytes, "kernels": name,
-            "fused": timed(lambda run=run_with: run(fused), b),
-            "reference": timed(lambda run=run_with: run(reference), b),
+            "label": call.label(), "flops": call.flops(), "bytes": call.bytes(), "kernels": name,
+            "fused": timed(lambda call=call: call.run(fused), b),
+            "reference": timed(lambda call=call: call.run(reference), b),
             "copy": timed(lambda target=target, source=source: b.xp.copyto(target, source), b),
-            "products": timed(products, b) if call.products else None,
+            "products": timed(product, b) if product else None,
         })  # fmt: skip
     return rows
 
@@ -143,17 +203,22 @@ def timed(function: Callable[[], Any], backend: Backend) -> float:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """None of its own."""
+    """The options of `kernels`, and of nothing else."""
+    parser.add_argument(
+        "--shape", choices=SHAPES, default=DEFAULT, metavar="SHAPE",
+        help=f"one of: {', '.join(SHAPES)} (default: {DEFAULT})",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace, save: Save) -> dict[str, Any]:
     """Measure; the results as JSON values."""
-    rounds: list[list[dict[str, Any]]] = []
-    results = {"backend": args.backend, "tf32": args.tf32, "shape": SHAPE.name, "batch": SHAPE.batch, "rounds": rounds}
+    shape, rounds = SHAPES[args.shape], []
+    results = {"backend": args.backend, "tf32": args.tf32, "shape": shape.name, "batch": shape.batch, "rounds": rounds}
     with Children(args.backend, args.tf32) as children:
         for i in range(args.rounds):
             print(f"round {i + 1} of {args.rounds}", flush=True)
-            rounds.append(children.ask("kernels", "kernels.times", ours=True, backend=args.backend))
+            answer = children.ask("kernels", "kernels.times", ours=True, backend=args.backend, shape=shape.to_dict())
+            rounds.append(answer)
             save(results)
     return results
 

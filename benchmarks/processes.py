@@ -18,6 +18,7 @@ from typing import Any
 
 from tinyvae import blas
 
+HERE = Path(__file__).resolve().parent.parent
 ERROR = re.compile(r"[\w.]*(Error|Exception)(:|$)")  # how Python begins the line that says what went wrong
 ANSWER = "answer: "  # begins the line that holds it; libraries print what they like on other lines
 
@@ -36,10 +37,14 @@ def child_environment(environ: Mapping[str, str], *, ours: bool, tf32: bool = Fa
     return env
 
 
+def with_packages_of(checkout: Path, env: Mapping[str, str]) -> dict[str, str]:
+    """An environment whose Python finds the packages of a checkout, and these first."""
+    return {**env, "PYTHONPATH": os.pathsep.join([str(checkout), *filter(None, [env.get("PYTHONPATH")])])}
+
+
 def checkout_environment(environ: Mapping[str, str], checkout: Path, threads: int | None) -> dict[str, str]:
     """The environment of a process that runs a checkout's code. It chooses OpenBLAS's variables itself (`side`)."""
-    env = child_environment(environ, ours=False)
-    env["PYTHONPATH"] = os.pathsep.join([str(checkout), *filter(None, [environ.get("PYTHONPATH")])])
+    env = with_packages_of(checkout, child_environment(environ, ours=False))
     return env | ({} if threads is None else {"OPENBLAS_NUM_THREADS": str(threads)})
 
 
@@ -53,7 +58,7 @@ class Child:
         self, *, ours: bool, tf32: bool = False, checkout: Path | None = None, threads: int | None = None
     ) -> None:
         if checkout is None:
-            env = child_environment(os.environ, ours=ours, tf32=tf32)
+            env = with_packages_of(HERE, child_environment(os.environ, ours=ours, tf32=tf32))
         else:
             env = checkout_environment(os.environ, checkout, threads)
         self.stderr = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - as long as the process
@@ -79,6 +84,11 @@ class Child:
         lines = [line.strip() for line in self.stderr if line.strip()]
         errors = [line for line in lines if ERROR.match(line)]
         raise ChildError((errors or lines or [f"exit code {code}"])[-1])
+
+    def peak(self) -> int:
+        """The most memory that it has had so far, in bytes, as Linux counts it. Raises OSError on other systems."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return 1024 * int(status.partition("VmHWM:")[2].split()[0])  # kB there
 
     def close(self) -> None:
         """Let it end, once it has done what it is at."""

@@ -1,5 +1,6 @@
 """What is trained in a measurement: an architecture, a batch, synthetic pixels, and the arithmetic that it costs."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from itertools import count, pairwise
@@ -7,11 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyvae.model.architecture import KERNEL, Architecture
-from tinyvae.model.init import initial_weights
+from tinyvae.layers.conv import Conv
+from tinyvae.likelihoods import likelihood
+from tinyvae.model.architecture import Architecture
 from tinyvae.model.vae import VAE
 
 LR = 1e-3
+WINDOW = Conv.kernel**2  # pixels under a convolution's window
 SCALE = 1 / 255  # pixels are bytes
 
 
@@ -54,17 +57,22 @@ class Shape:
     @property
     def is_plain(self) -> bool:
         """Dense layers and the ELBO, nothing else: what the peers train too."""
-        return self.architecture().is_plain and not self.draws
+        return self.architecture().plain_activation() is not None and not self.draws
+
+    @property
+    def objective(self) -> str:
+        """What is minimized, as `tinyvae train --objective` takes it."""
+        return f"iwae:draws={self.draws}" if self.draws else "elbo"
 
     def architecture(self) -> Architecture:
         """The model's description of itself."""
         return Architecture.checked(
-            self.data_dim, self.hidden, self.latent, None, self.activation, "bernoulli", "learned", tied=False,
+            self.data_dim, self.hidden, self.latent, None, self.activation, likelihood("bernoulli"), tied=False,
             classes=self.classes, conv=self.conv, image_shape=self.image_shape, batch_norm=self.batch_norm,
         )  # fmt: skip
 
     def model(self, **options: Any) -> VAE:
-        """The model with its initial weights; `options` are those of `VAE`: kernels, dtype, backend."""
+        """The model with its initial weights; `options` are those of `VAE`: kernels, dtype, backend, seed."""
         return VAE(
             self.data_dim, self.hidden, self.latent, activation=self.activation, classes=self.classes, conv=self.conv,
             image_shape=self.image_shape, batch_norm=self.batch_norm, **options,
@@ -72,9 +80,9 @@ class Shape:
 
     def layers(self) -> list[tuple[int, int]]:
         """(in, out) of every dense layer, from the data to the data. Labels are further inputs of each half's first."""
-        flat = self.architecture().flat_dim
-        encoder, *others = pairwise((flat, *self.hidden, 2 * self.latent))
-        decoder, *rest = pairwise((self.latent, *reversed(self.hidden), flat))
+        architecture = self.architecture()
+        encoder, *others = pairwise(architecture.encoder_widths)
+        decoder, *rest = pairwise(architecture.decoder_widths)
         encoder, decoder = ((i + self.classes, o) for i, o in (encoder, decoder))
         return [encoder, *others, decoder, *rest]
 
@@ -86,8 +94,8 @@ class Shape:
         """
         decoded = self.batch * max(self.draws, 1)  # rows of the decoder
         sizes = list(pairwise(self.architecture().images))
-        down = [(self.batch * h * w, KERNEL**2 * a, b) for (_, _, a), (h, w, b) in sizes]
-        up = [(decoded * h * w, b, KERNEL**2 * a) for (_, _, a), (h, w, b) in reversed(sizes)]
+        down = [(self.batch * h * w, WINDOW * a, b) for (_, _, a), (h, w, b) in sizes]
+        up = [(decoded * h * w, b, WINDOW * a) for (_, _, a), (h, w, b) in reversed(sizes)]
         layers, encoder = self.layers(), len(self.hidden) + 1
         dense = [(self.batch if i < encoder else decoded, *layer) for i, layer in enumerate(layers)]
         return [*down, *dense, *up]
@@ -102,17 +110,11 @@ class Shape:
 
     def parameters(self) -> int:
         """Weights, biases and scales: what Adam moves, and not the running averages of batch normalization."""
-        shapes = self.architecture().shapes()
-        return sum(int(np.prod(shape)) for name, shape in shapes.items() if ".running_" not in name)
+        return sum(math.prod(p.shape) for _, p in self.architecture().params() if p.trainable)
 
     def weights(self, seed: int = 0) -> dict[str, np.ndarray]:
         """The initial weights of every candidate, by name: (in, out), (4, 4, in, out) and (out,), float32."""
-        flat, tensors, start = initial_weights(self.architecture(), seed).astype(np.float32), {}, 0
-        for name, shape in self.architecture().shapes().items():
-            size = int(np.prod(shape))
-            tensors[name] = flat[start : start + size].reshape(shape)
-            start += size
-        return tensors
+        return {name: a.copy() for name, a in self.model(kernels="reference", seed=seed).params.items()}
 
     def pixels(self) -> np.ndarray:
         """The data: bytes (rows, data), about four in five of them 0 and more ink towards the middle, as in MNIST."""

@@ -27,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With --exercise: that exercise's test alone. What takes minutes runs only where -m names it."""
-    for marker in ("faults", "notebooks"):
+    for marker in ("faults", "sweeps", "notebooks"):
         if marker in config.option.markexpr:
             continue
         left_out = [item for item in items if item.get_closest_marker(marker)]

@@ -69,7 +69,9 @@ def _of_one(
     y = np.arange(ROWS) % described["classes"] if "classes" in described else None
     draws = asked.get("importance")
     eps = rng.standard_normal((ROWS, draws, shape["latent_dim"]) if draws else (ROWS, shape["latent_dim"]))
-    losses = tinyvae.iwae_loss_and_grad(model, x, eps, y) if draws else model.loss_and_grad(x, eps, y=y, **asked)
+    if draws:
+        asked = {"objective": tinyvae.objectives.IWAE(draws=draws)}
+    losses = model.loss_and_grad(x, eps, y=y, **asked)
     yield f"{name} | losses", np.array(losses)
     for tensor, grad in model.grads.items():
         yield f"{name} | {tensor}", np.array(grad)

@@ -6,9 +6,11 @@ factor of two pays for the second-order terms (Higham 2002, lemma 3.1). exp, log
 units in the last place in NumPy's vectorized loops, so each of them counts as ULP = 4 roundings.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
 from tinyvae.backend import get_backend
@@ -19,6 +21,11 @@ KERNELS = ("reference", "fused")
 EVERY_FUSED = [name for name in FUSED["numpy"] if problem(name, get_backend("numpy")) is None]  # that is installed
 SEEDS = st.integers(0, 2**32 - 1)
 DTYPES = st.sampled_from(["float32", "float64"])
+
+
+def sampled(values: Sequence[Any], every: int) -> list[Any]:
+    """Values to parametrize with: one in `every` of them in each run, the others only in the sweeps."""
+    return [v if i % every == 0 else pytest.param(v, marks=pytest.mark.sweeps) for i, v in enumerate(values)]
 
 
 def sizes(count: int, low: int = 1, high: int = 9) -> st.SearchStrategy[tuple[int, ...]]:

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,12 @@ from benchmarks.candidates import ours, products
 from benchmarks.output import Table
 from benchmarks.rounds import exponent, ratio, summary
 from benchmarks.shapes import SHAPES, TINY, given_batches
-from tinyvae.kernels import numpy_fused
+from tinyvae.kernels.numpy_loops import NumPyKernels
+from tinyvae.loop import Loop
+from tinyvae.model.vae import DRAW
 from tinyvae.training import data
+from tinyvae.training.adam import Adam
+from tinyvae.training.batches import DRAWN
 from tinyvae.training.data import Dataset
 from tinyvae.training.graph_step import GraphStep
 from tinyvae.training.metrics import Row
@@ -85,42 +90,43 @@ def test_our_kernels_agree_with_float64(shape: Any, name: str) -> None:
 
 
 def wrong_lr(truth: Any) -> Any:
-    return lambda p, g, m, v, t, lr, *, work: truth(p, g, m, v, t, 1.001 * lr, work=work)
+    return lambda self, k, g, lr, *others: truth(self, k, g, 1.001 * lr, *others)
 
 
 def wrong_scale(truth: Any) -> Any:
-    return lambda data, rows, scale, *, x, raw: truth(data, rows, 1 / 256, x=x, raw=raw)
+    return lambda self, data, rows, scale, x: truth(self, data, rows, 1 / 256, x)
 
 
 def wrong_rows(truth: Any) -> Any:
-    return lambda data, rows, scale, *, x, raw: truth(data, rows[::-1], scale, x=x, raw=raw)
+    return lambda self, data, rows, scale, x: truth(self, data, rows[::-1], scale, x)
 
 
-def wrong_noise(truth: Any) -> Any:
-    return lambda head, eps, **results: truth(head, 1.01 * eps, **results)
-
-
-def wrong_draw(truth: Any) -> Any:
-    return lambda x, u: truth(x, 1 - u)
+def wrong_inputs(loop: Loop, wrong: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[Any], Any]:
+    """Other numbers go into that loop."""
+    return lambda truth: lambda self, each, **given: truth(
+        self, each, **(wrong(given) if each is loop else given)
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    ("kernel", "plant", "shape"),
+    ("owner", "name", "plant", "shape"),
     [
-        ("adam_step", wrong_lr, TINY[0]),
-        ("gather", wrong_scale, TINY[0]),
-        ("gather", wrong_rows, TINY[0]),
-        ("latent_forward", wrong_noise, TINY[0]),
-        ("binarize", wrong_draw, TINY[2]),
+        (Adam, "update", wrong_lr, TINY[0]),
+        (NumPyKernels, "gather", wrong_scale, TINY[0]),
+        (NumPyKernels, "gather", wrong_rows, TINY[0]),
+        (NumPyKernels, "map", wrong_inputs(DRAW, lambda g: {**g, "eps": 1.01 * g["eps"]}), TINY[0]),
+        (NumPyKernels, "map", wrong_inputs(DRAWN, lambda g: {**g, "u": 1 - g["u"]}), TINY[2]),
     ],
+    ids=["the step size", "the scale", "the rows", "the noise", "the drawn pixels"],
 )
 def test_a_candidate_that_does_other_work_is_refused(
-    monkeypatch: pytest.MonkeyPatch, kernel: str, plant: Any, shape: Any
+    monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, plant: Any, shape: Any
 ) -> None:
-    monkeypatch.setattr(numpy_fused, kernel, plant(getattr(numpy_fused, kernel)))
+    truth = agreement.expected(asdict(shape))
+    monkeypatch.setattr(owner, name, plant(getattr(owner, name)))
     losses = ours.build(shape, "numpy", "numpy", False).given_losses(given_batches(shape, agreement.STEPS))
     with pytest.raises(agreement.DisagreementError, match="does not do the same work"):
-        agreement.compare("wrong", losses, agreement.expected(asdict(shape)))
+        agreement.compare("wrong", losses, truth)
 
 
 def test_a_nan_and_too_few_steps_are_refused() -> None:
@@ -253,7 +259,6 @@ def run_all(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Every command at a small size, into `folder`. Its times mean nothing, and nobody looks at them."""
     small = SHAPES["64-128-8"]
     monkeypatch.setattr(scaling, "SERIES", {"batch": TINY[:2], "rows": TINY[:2]})
-    monkeypatch.setattr(kernels, "SHAPE", small)
     monkeypatch.setattr(kernels, "BLOCK", 0.0)
     monkeypatch.setattr(train, "SHAPE", TINY[0])
     monkeypatch.setattr(memory, "SHAPE", small)
@@ -263,7 +268,7 @@ def run_all(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     commands = {
         "step": ["--shapes", "64-128-8", "--steps", "3", "--rounds", "2"],
         "scaling": ["--series", "batch", "rows", "--steps", "3", "--rounds", "2"],
-        "kernels": ["--rounds", "2"],
+        "kernels": ["--rounds", "2", "--shape", "64-128-8"],
         "train": ["--data-dir", str(folder), "--rounds", "2", "--target", "100"],
         "memory": [],
     }

@@ -1,20 +1,23 @@
-"""`step --beside`: whose code runs, in which processes, and what is refused before a time is printed."""
+"""`--beside`: whose code runs, in which processes, and what is refused before a number is printed."""
 
 import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from benchmarks import __main__ as cli
-from benchmarks import agreement, beside, processes, report, side
+from benchmarks import agreement, beside, memory, processes, report, side
 from benchmarks.shapes import SHAPES, TINY, Shape
 from tinyvae import blas
 
 ROOT = Path(__file__).parent.parent
+ON_LINUX = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="a process's peak is read from /proc")
 SMALL = ["step", "--shapes", "64-128-8", "--kernels", "numpy", "--steps", "3", "--rounds", "2"]
 
 
@@ -130,6 +133,35 @@ def test_the_order_changes_from_round_to_round_and_losses_come_first(
     table = beside.tables(results)[0]
     assert table.title == "µs a step, each side's fastest kernels"
     assert table.rows[1] == ("conv-32-64", "2,000", "3,000", "1.50 (1.50 to 1.50)")
+
+
+@ON_LINUX
+def test_the_peak_is_that_of_the_process_and_knows_nothing_of_others() -> None:
+    held = np.ones(2**27, dtype=np.uint8)  # of this process: 128 MiB
+    asked = beside.Side(beside.THIS, ROOT, 1)
+    tiny, large = (asked.peak(replace(TINY[0], data_dim=784, rows=n), "numpy", 1) for n in (64, 2**16))
+    pixels = 784 * 2**16  # bytes; to draw them takes more
+    assert tiny + pixels < large < 2**31
+    assert tiny < held.size
+
+
+@ON_LINUX
+def test_the_memory_of_two_checkouts(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "RESULTS", tmp_path)
+    monkeypatch.setattr(memory, "BESIDE", memory.BESIDE[:1])
+    assert cli.main(["memory", "--beside", str(ROOT), "--kernels", "numpy", "--blas-threads", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "peak memory of a process that trains, MiB, numpy kernels, OpenBLAS on 1 thread\n" in out
+    assert re.search(r"^tiny relu +(\d+) +(\d+) +(0\.9\d|1\.0\d)$", out, flags=re.MULTILINE)  # the same code
+    assert [path.name for path in tmp_path.iterdir() if not path.name.endswith("-beside.json")] == []
+
+
+def test_memory_beside_needs_no_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["memory", "--beside", str(ROOT), "--data-dir", str(tmp_path), "--json", str(tmp_path / "x.json")]
+    assert cli.main(command) == 2
+    assert "leave --data-dir out" in capsys.readouterr().err
 
 
 def test_losses_must_agree_to_a_ten_thousandth() -> None:

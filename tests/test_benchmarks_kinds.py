@@ -13,8 +13,11 @@ from benchmarks import agreement, check, step
 from benchmarks.candidates import CANDIDATES, OURS, ours
 from benchmarks.candidates.ours import GivenBatches
 from benchmarks.shapes import SHAPES, TINY, Shape, given_batches
-from tinyvae.model import layers
-from tinyvae.ops import convolution, gaussian, importance
+from tinyvae.kernels.numpy_loops import NumPyKernels
+from tinyvae.layers.batch_norm import BatchNorm
+from tinyvae.loop import Loop
+from tinyvae.model.vae import DRAW
+from tinyvae.objectives.iwae import IWAE, SHARE
 
 EACH = pytest.mark.parametrize("shape", [*SHAPES.values(), *TINY], ids=lambda shape: shape.name)
 KINDS = {shape.name.removeprefix("tiny "): shape for shape in TINY if not shape.is_plain}
@@ -106,15 +109,54 @@ def backwards(truth: Any) -> Any:
     return shuffled
 
 
+def louder(truth: Any) -> Any:
+    """Batch normalization that makes a little more of everything."""
+
+    def forward(self: BatchNorm, k: Any, p: Any, x: Any, context: Any) -> Any:
+        y, back = truth(self, k, p, x, context)
+        y.y[...] *= 1.001
+        return y, back
+
+    return forward
+
+
+def evenly(truth: Any) -> Any:
+    """Every draw weighs the same, whatever its weight."""
+
+    def map_(self: NumPyKernels, loop: Loop, **given: Any) -> Any:
+        result = truth(self, loop, **given)
+        if loop is SHARE:
+            result[...] = 1 / result.shape[1]
+        return result
+
+    return map_
+
+
+def more_noise(truth: Any) -> Any:
+    return lambda self, loop, **given: truth(
+        self, loop, **({**given, "eps": 1.01 * given["eps"]} if loop is DRAW else given)
+    )
+
+
+def mirrored(truth: Any) -> Any:
+    """Every window is turned around, left and right."""
+
+    def turned(self: NumPyKernels, x: Any, W: Any, *others: Any) -> Any:
+        w = others[-1]
+        return truth(self, x, W.reshape(w.kernel, w.kernel, -1)[:, ::-1].reshape(W.shape), *others)
+
+    return turned
+
+
 @pytest.mark.parametrize(
     ("kind", "owner", "name", "plant"),
     [
         ("labels", GivenBatches, "shuffled", backwards),
-        ("norm", layers.BatchNorm, "forward", lambda truth: lambda self, x: truth(self, x) * 1.001),
-        ("iwae", importance, "bound_backward", lambda truth: lambda dbound, log_w: truth(dbound, 0 * log_w)),
-        ("iwae", gaussian, "reparameterize_forward", lambda truth: lambda mu, lv, eps: truth(mu, lv, 1.01 * eps)),
-        ("conv", convolution, "fold", lambda truth: lambda rows, *others: truth(rows[:, :, :, ::-1], *others)),
-        ("conv norm labels", convolution, "patches", lambda truth: lambda *given: truth(*given)[:, :, :, ::-1]),
+        ("norm", BatchNorm, "forward", louder),
+        ("iwae", NumPyKernels, "map", evenly),
+        ("iwae", NumPyKernels, "map", more_noise),
+        ("conv", NumPyKernels, "spread", mirrored),
+        ("conv norm labels", NumPyKernels, "convolve", mirrored),
     ],
 )
 def test_other_work_is_refused(monkeypatch: pytest.MonkeyPatch, kind: str, owner: Any, name: str, plant: Any) -> None:
@@ -133,7 +175,8 @@ def test_the_trainers_own_steps_are_timed(kind: str) -> None:
     assert len(built.step_times(warmup=2, steps=5)) == 5
     trainer, _ = built.trainer(lambda _: None)
     shape, config = KINDS[kind], trainer.config
-    assert (config.draws(), trainer.train_batches.draws) == (shape.draws, shape.draws)
+    assert (trainer.objective.samples, trainer.train_batches.draws) == (max(shape.draws, 1), max(shape.draws, 1))
+    assert isinstance(trainer.objective, IWAE) == bool(shape.draws)
     assert trainer.model.architecture == shape.architecture()
     assert (trainer.train_batches.labels is not None) == config.conditional == bool(shape.classes)
 

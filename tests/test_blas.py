@@ -1,4 +1,4 @@
-"""OpenBLAS is told what suits the CPU: by commands only, before NumPy loads, and never against the user."""
+"""OpenBLAS is told what suits the CPU: by commands or when asked to, before NumPy loads, never against the user."""
 
 import ast
 import importlib
@@ -75,6 +75,38 @@ def test_set_up_does_nothing_once_numpy_is_loaded() -> None:
     assert blas.summary() is None
 
 
+@pytest.mark.parametrize(
+    ("kernels", "environ", "missing"),
+    [
+        ("Haswell", {}, "OPENBLAS_CORETYPE=SkylakeX OPENBLAS_THREAD_TIMEOUT=18"),
+        ("SkylakeX", {}, "OPENBLAS_THREAD_TIMEOUT=18"),  # it has found them by itself
+        ("SkylakeX", {"OPENBLAS_THREAD_TIMEOUT": "20"}, None),
+        ("Haswell", {"OPENBLAS_CORETYPE": "Haswell", "OPENBLAS_THREAD_TIMEOUT": "20"}, None),  # as the user wants it
+        ("Haswell", {"OPENBLAS_THREAD_TIMEOUT": "20"}, "OPENBLAS_CORETYPE=SkylakeX"),
+    ],
+)
+def test_who_trains_without_a_command_is_told_what_is_missing(
+    cpu, monkeypatch: pytest.MonkeyPatch, kernels: str, environ: dict[str, str], missing: str | None
+) -> None:
+    cpu("AuthenticAMD", AVX512)
+    monkeypatch.setattr(blas, "loaded", lambda: blas.OpenBLAS(kernels, 2, ""))
+    line = missing and f"blas: NumPy was loaded without {missing}; begin with: {blas.FIRST_LINE}"
+    assert blas.hint(environ) == line
+    monkeypatch.setattr(blas, "loaded", lambda: None)  # another BLAS: nothing that it would heed
+    assert blas.hint({}) is None
+
+
+def test_the_first_line_that_is_told_gives_a_script_what_the_command_has() -> None:
+    show = "print({n: v for n, v in os.environ.items() if n.startswith('OPENBLAS_')}, blas.hint(), sep='\\n')"
+    early = python("-c", f"import os; {blas.FIRST_LINE}; import numpy, tinyvae.model.vae; {show}").splitlines()
+    assert early == [str(blas.choose({})), "None"]
+    late = python("-c", f"import os, numpy; {blas.FIRST_LINE}; {show}").splitlines()
+    if late[1] != "None":  # another BLAS
+        assert late[0] == "{}"  # too late: nothing is changed, and the line says so
+        assert late[1].endswith(f"OPENBLAS_THREAD_TIMEOUT=18; begin with: {blas.FIRST_LINE}")
+    assert f"`{blas.FIRST_LINE}`" in (Path(__file__).parent.parent / "README.md").read_text()
+
+
 @pytest.mark.parametrize("use", ["", "tinyvae.VAE(4, (3,), 2);"])
 def test_importing_the_library_changes_nobodys_environment(use: str) -> None:
     python("-c", f"import os; before = dict(os.environ); import tinyvae; {use} assert dict(os.environ) == before")
@@ -128,14 +160,14 @@ def test_the_names_that_type_checkers_see_are_those_that_python_finds() -> None:
     tree = ast.parse(Path(str(tinyvae.__file__)).read_text())
     (block,) = (n for n in tree.body if isinstance(n, ast.If) and getattr(n.test, "id", "") == "TYPE_CHECKING")
     seen = {
-        alias.asname: (node.module, alias.name)
+        alias.asname: (f"tinyvae.{alias.name}", None) if node.module == "tinyvae" else (node.module, alias.name)
         for node in block.body
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
     assert seen == tinyvae._HOME
-    for name, (_, original) in seen.items():
-        assert getattr(tinyvae, str(name)).__name__ == original
+    for name, (module, original) in seen.items():
+        assert getattr(tinyvae, str(name)).__name__ == (original or module)
         assert name in dir(tinyvae)
     with pytest.raises(AttributeError, match="module 'tinyvae' has no attribute 'vae'"):
         _ = tinyvae.vae  # pyright: ignore[reportAttributeAccessIssue] - that it is missing is what is tested

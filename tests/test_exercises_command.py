@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_commands import run
+from running import run
 
 from tinyvae.errors import TinyvaeError
 from tinyvae.exercises import catalogue, progress, worker
@@ -113,7 +113,7 @@ def test_hints_come_one_by_one_are_remembered_and_then_the_solution_is_shown(
     assert "That is all." in capsys.readouterr().out
     assert run("exercises", "show", *arguments) == 0
     out = capsys.readouterr().out
-    assert "dlogvar = dkl * (0.5 * xp.expm1(logvar))" in out
+    assert "dkl * (0.5 * expm1(logvar))" in out
     assert "derived in  tutorials/04_gaussian_kl.md" in out
     assert progress.read(here / "mine")["kl-backward"] == progress.Record(hints=len(hints), shown=True)
     assert run("exercises", "show", "kl-forward", "--now") == 0

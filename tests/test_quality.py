@@ -137,7 +137,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 
 def test_a_run_is_that_of_the_train_command_and_is_used_again(shop: Workshop, tmp_path: Path) -> None:
-    made = shop.train(hidden=(8,), latent=2, epochs=5, beta=1.0)
+    made = shop.train(hidden=(8,), latent=2, epochs=5, lr=1e-3)
     assert made.path.name == "data-digits-hidden-4-latent-2-epochs-2"
     arguments = ["train", *words(made.options), "--quiet", "--no-figures", "--out", str(tmp_path / "run")]
     assert tinyvae_main(arguments) == 0

@@ -32,6 +32,7 @@ from strategies import assert_within, eps_of
 
 import tinyvae.kernels
 import tinyvae.sklearn
+from tinyvae import blas
 from tinyvae.errors import NonFiniteError
 from tinyvae.model.estimates import log_likelihood
 from tinyvae.model.vae import CHUNK
@@ -397,7 +398,7 @@ def test_on_a_device_everything_comes_back_as_numpy_arrays_and_goes_on(
     [
         ({"latent_dim": 0}, "latent_dim must be a whole number, at least 1, not 0"),
         ({"hidden": 64}, "hidden must be a list of widths"),
-        ({"likelihood": "poisson"}, "likelihood must be 'bernoulli' or 'gaussian', not 'poisson'"),
+        ({"likelihood": "weibull"}, "likelihood must be one of .*, not 'weibull'"),
         ({"sigma": "fixed:0"}, "sigma must be"),
         ({"beta": -1}, "beta must be a finite number, at least 0, not -1"),
         ({"beta": float("nan")}, "beta must be a finite number, at least 0, not nan"),
@@ -445,6 +446,19 @@ def test_data_outside_the_likelihood_is_refused_after_the_fit_as_well() -> None:
         vae.sample(0)
 
 
+@pytest.mark.parametrize("likelihood", ["poisson", "negative-binomial"])
+def test_counts_are_fitted_and_nothing_between_two_counts(likelihood: str) -> None:
+    X = np.random.default_rng(0).poisson([1.0, 30.0, 400.0], (60, 3)).astype(float)
+    vae = small(likelihood=likelihood).fit(X)
+    assert np.array_equal(vae.scale_, np.ones(3))  # counts are not scaled
+    assert np.isfinite(vae.score_samples(X)).all()
+    between = X.copy()
+    between[3, 1] += 0.5  # the smallest and the largest of all stay whole
+    for method in (small(likelihood=likelihood).fit, vae.transform, vae.score_samples, vae.partial_fit):
+        with pytest.raises(ValueError, match="holds numbers that are not whole"):
+            method(between)
+
+
 def python(code: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
@@ -469,7 +483,23 @@ def test_the_example_in_the_documentation_runs() -> None:
     assert found.failed == 0
 
 
-def test_a_verbose_fit_prints_a_line_after_every_epoch(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_verbose_fit_says_first_which_settings_of_blas_are_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(blas, "hint", lambda: "blas: NumPy was loaded without A=1")
+    vae = small(verbose=True, epochs=1).fit(correlated(20))
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == "[VAETransformer] blas: NumPy was loaded without A=1"
+    assert second.startswith("[VAETransformer] epoch 1")
+    vae.partial_fit(correlated(20))  # called many times: said once is enough
+    small(epochs=1).fit(correlated(20))
+    assert "A=1" not in capsys.readouterr().out
+
+
+def test_a_verbose_fit_prints_a_line_after_every_epoch(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(blas, "hint", lambda: None)
     vae = small(verbose=True, epochs=3).fit(correlated(20))
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(": loss ")[0] for line in lines] == [f"[VAETransformer] epoch {i}" for i in (1, 2, 3)]

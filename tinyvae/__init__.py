@@ -5,7 +5,7 @@
     losses = model.loss_and_grad(x, eps)      # nats, means over the batch; gradients in model.grads
 
 Folders are floors, and imports only go down: commands, sklearn, recipes, exercises, uses, training, checking, model,
-kernels, ops, backend, blas, errors.
+objectives, likelihoods, layers, kernels, ops, parts, loop, formula, backend, blas, errors.
 
 A name is imported when it is first used. So a command can set NumPy's BLAS up before NumPy is loaded (`tinyvae.blas`).
 """
@@ -14,6 +14,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what there is; the table below says the same to Python
+    from tinyvae import layers as layers
+    from tinyvae import likelihoods as likelihoods
+    from tinyvae import objectives as objectives
     from tinyvae.checking.finite_differences import gradcheck as gradcheck
     from tinyvae.errors import BackendError as BackendError
     from tinyvae.errors import CheckpointError as CheckpointError
@@ -24,12 +27,11 @@ if TYPE_CHECKING:  # what there is; the table below says the same to Python
     from tinyvae.model.estimates import active_units as active_units
     from tinyvae.model.estimates import log_likelihood as log_likelihood
     from tinyvae.model.estimates import repair_log_likelihood as repair_log_likelihood
-    from tinyvae.model.iwae import iwae_log_weights as iwae_log_weights
-    from tinyvae.model.iwae import iwae_loss_and_grad as iwae_loss_and_grad
     from tinyvae.model.steering import every_label as every_label
     from tinyvae.model.steering import interpolate as interpolate
     from tinyvae.model.vae import VAE as VAE
     from tinyvae.model.vae import Losses as Losses
+    from tinyvae.training.adam import Adam as Adam
     from tinyvae.training.checkpoint import load as load
     from tinyvae.training.checkpoint import save as save
     from tinyvae.training.data import load as load_data  # noqa: F401 - for users
@@ -41,18 +43,20 @@ if TYPE_CHECKING:  # what there is; the table below says the same to Python
 __version__ = "0.1.0"
 
 _ERRORS = ("BackendError", "CheckpointError", "DataError", "NonFiniteError", "TinyvaeError", "UsageError")
-_HOME = {  # name -> (module, name there)
+_HOME = {  # name -> (module, name there; None: the module itself)
     "gradcheck": ("tinyvae.checking.finite_differences", "gradcheck"),
     **{name: ("tinyvae.errors", name) for name in _ERRORS},
     "active_units": ("tinyvae.model.estimates", "active_units"),
     "log_likelihood": ("tinyvae.model.estimates", "log_likelihood"),
     "repair_log_likelihood": ("tinyvae.model.estimates", "repair_log_likelihood"),
-    "iwae_log_weights": ("tinyvae.model.iwae", "iwae_log_weights"),
-    "iwae_loss_and_grad": ("tinyvae.model.iwae", "iwae_loss_and_grad"),
     "every_label": ("tinyvae.model.steering", "every_label"),
     "interpolate": ("tinyvae.model.steering", "interpolate"),
+    "layers": ("tinyvae.layers", None),
+    "likelihoods": ("tinyvae.likelihoods", None),
+    "objectives": ("tinyvae.objectives", None),
     "VAE": ("tinyvae.model.vae", "VAE"),
     "Losses": ("tinyvae.model.vae", "Losses"),
+    "Adam": ("tinyvae.training.adam", "Adam"),
     "load": ("tinyvae.training.checkpoint", "load"),
     "save": ("tinyvae.training.checkpoint", "save"),
     "load_data": ("tinyvae.training.data", "load"),
@@ -68,7 +72,8 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'tinyvae' has no attribute {name!r}")
     module, original = _HOME[name]
-    value = globals()[name] = getattr(importlib.import_module(module), original)
+    found = importlib.import_module(module)
+    value = globals()[name] = found if original is None else getattr(found, original)
     return value
 
 

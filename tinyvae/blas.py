@@ -1,7 +1,12 @@
 """OpenBLAS, which multiplies NumPy's matrices: settings that suit this CPU, and what it runs with.
 
 OpenBLAS reads its environment variables once, when NumPy loads. So a command calls `set_up` before it imports NumPy;
-the library itself never does: importing tinyvae changes nobody's environment. This file must not import NumPy.
+the library itself never does: importing tinyvae changes nobody's environment. A script or a notebook may, in its first
+line, and `hint` says whether that is worth while:
+
+    from tinyvae import blas; blas.set_up()
+
+This file must not import NumPy.
 
 - OPENBLAS_CORETYPE: which set of kernels. On an AMD chip with AVX-512 the ones named SkylakeX use it. OpenBLAS finds
   them by itself on the chips that it knows (NumPy's wheels from 2.0 to 2.4 did on a Zen 5); a build that takes a chip
@@ -11,6 +16,7 @@ the library itself never does: importing tinyvae changes nobody's environment. T
 """
 
 import ctypes
+import os
 import platform
 import sys
 from collections.abc import Mapping, MutableMapping
@@ -19,6 +25,7 @@ from pathlib import Path
 
 AVX512 = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}  # what OpenBLAS's SkylakeX kernels need
 CPU_INFO = Path("/proc/cpuinfo")
+FIRST_LINE = "from tinyvae import blas; blas.set_up()"  # of a script or a notebook
 
 
 def choose(environ: Mapping[str, str]) -> dict[str, str]:
@@ -29,8 +36,11 @@ def choose(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in sorted(chosen.items()) if name not in environ}
 
 
-def set_up(environ: MutableMapping[str, str]) -> None:
-    """Add what `choose` says, and remember it for `summary`. Once NumPy is loaded it is too late: then do nothing."""
+def set_up(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Add what `choose` says, and remember it for `summary`. Once NumPy is loaded it is too late: then do nothing.
+
+    What is added to the process's own environment is handed on to the processes that it starts.
+    """
     if "numpy" in sys.modules:
         return
     _set.update(choose(environ))
@@ -46,6 +56,20 @@ def summary() -> str | None:
         return None
     settings = " ".join(f"{name}={value}" for name, value in _set.items())
     return f"blas: {settings} set for this run (--keep-blas: leave it as it is)"
+
+
+def hint(environ: Mapping[str, str] = os.environ) -> str | None:
+    """One line for who trains without a command: what that would have set, and how to. None if nothing is missing.
+
+    Kernels that OpenBLAS has found by itself are not missing. Nor is anything where NumPy is not loaded, or has another
+    BLAS.
+    """
+    openblas = loaded()
+    if openblas is None:
+        return None
+    missing = {name: v for name, v in choose(environ).items() if (name, v) != ("OPENBLAS_CORETYPE", openblas.kernels)}
+    settings = " ".join(f"{name}={value}" for name, value in missing.items())
+    return f"blas: NumPy was loaded without {settings}; begin with: {FIRST_LINE}" if missing else None
 
 
 def cpu_vendor() -> str | None:

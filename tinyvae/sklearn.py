@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyvae import blas
 from tinyvae.backend import Array, to_host
 from tinyvae.errors import BackendError, NonFiniteError
 from tinyvae.model.estimates import log_likelihood
@@ -44,7 +45,8 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     hidden              widths of the encoder's hidden layers; the decoder mirrors them
     activation          relu, tanh, sigmoid, softplus, elu or leaky-relu, after every hidden layer
     likelihood          "gaussian" (x real) or "bernoulli" (x in [0, 1])
-    sigma               of the Gaussian: "learned" (one number), "predicted" (one per output), "fixed:VALUE"
+    sigma               of the Gaussian: "learned" (one number), "columns" (one for each), "predicted" (one for each
+                        number of x), "fixed:VALUE"; None: learned
     standardize         Gaussian only: train on (x - mean_) / scale_, as StandardScaler makes it. Sigma then counts
                         standard deviations of each column; what goes in and comes out keeps the units of X
     beta                weight of the KL: the loss is nll + beta * kl
@@ -54,7 +56,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
     importance_samples  draws of z for each row in `score_samples`
     backend, kernels    as in `tinyvae.VAE`: "numpy", "cupy" or "auto"; None: the fastest kernels that are installed
     random_state        None, a number or a RandomState: with the same number, `fit` gives the same weights, bit for bit
-    verbose             print a line after every epoch
+    verbose             print a line after every epoch, and before the first of a fit what would make it faster
 
     The model computes in the dtype of the X that it first sees: float32, or float64 for everything else.
 
@@ -86,7 +88,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         *,
         activation: str = "relu",
         likelihood: str = "gaussian",
-        sigma: str = "learned",
+        sigma: str | None = None,
         standardize: bool = True,
         beta: float = 1.0,
         epochs: int | None = None,
@@ -125,6 +127,9 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         self._check_parameters()
         X = self._validated(X, ensure_min_samples=2)
         self._begin(X)
+        missing = blas.hint() if self.verbose and self.model_.backend.name == "numpy" else None
+        if missing is not None:
+            print(f"[VAETransformer] {missing}")
         config = Config(data="X", epochs=self.epochs, batch_size=self.batch_size)  # "X": of no data set that it knows
         epochs = config.resolved(X.shape[0]).epochs
         assert epochs is not None
@@ -164,13 +169,13 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             X.dtype.name, seed,
         )  # fmt: skip
         mean, scale = np.zeros(features), np.ones(features)  # (features,) each
-        if self.standardize and self.likelihood == "gaussian":
+        if self.standardize and model.likelihood.scale_matters:
             with np.errstate(over="ignore", invalid="ignore"):  # looked at below
                 scaler = StandardScaler().fit(X)
             mean, scale = np.asarray(scaler.mean_, np.float64), np.asarray(scaler.scale_, np.float64)
             if not (np.isfinite(mean).all() and np.isfinite(scale).all()):
                 raise ValueError("the variance of X overflows: divide X by a number that makes it smaller")
-        model.architecture.check_support(float(X.min()), float(X.max()))  # before anything here is changed
+        model.architecture.check_values(X)  # before anything here is changed
         self.model_, self.mean_, self.scale_, self.loss_curve_ = model, mean, scale, []
         self._seed, self._epochs_done, self._updates = seed, 0, 0
         self._moments: tuple[Array, Array] | None = None  # Adam's m and v, (parameters,) each
@@ -267,7 +272,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """X (rows, features) as the model sees it, in its dtype. Raises ValueError for what the likelihood forbids."""
         with np.errstate(over="ignore"):  # looked at below
             x = ((X - self.mean_) / self.scale_).astype(self.model_.dtype)  # (rows, features)
-        self.model_.architecture.check_support(float(x.min()), float(x.max()))
+        self.model_.architecture.check_values(x)
         return x
 
     def _in_units_of_X(self, x: Array) -> np.ndarray:  # noqa: N802 - the name in scikit-learn
@@ -297,7 +302,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         if "model_" in state:
             model = self.model_
             state["model_"] = {
-                "architecture": model.architecture.to_dict(),
+                "architecture": model.architecture,
                 "dtype": model.dtype.name,
                 "params": to_host(model.params.flat).copy(),  # (parameters,)
             }
@@ -312,10 +317,10 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             return
         stored = state["model_"]
         try:
-            model = self._build(stored["architecture"], stored["dtype"])
+            model = VAE.of(stored["architecture"], stored["dtype"], self.backend, self.kernels)
         except (BackendError, ValueError) as error:
             warnings.warn(f"loaded with NumPy instead: {error}", UserWarning, stacklevel=2)
-            model = VAE(**stored["architecture"], dtype=stored["dtype"])
+            model = VAE.of(stored["architecture"], stored["dtype"])
         model.params.flat[...] = model.backend.asarray(stored["params"])
         self.model_ = model
 

@@ -11,7 +11,7 @@ from benchmarks.agreement import EPS, DisagreementError
 from benchmarks.shapes import LR, SCALE, Given, Shape
 from tinyvae.backend import to_host
 from tinyvae.model.vae import VAE
-from tinyvae.training.batches import Batch, Batches
+from tinyvae.training.batches import DRAWN, Batch, Batches
 from tinyvae.training.config import Config
 from tinyvae.training.data import Dataset
 from tinyvae.training.metrics import Row
@@ -29,13 +29,15 @@ class GivenBatches(Batches):
         return [self.batch_size] * len(self.given)
 
     def shuffled(self, seed: int, epoch: int, skip: int = 0) -> Iterator[Batch]:
-        asarray, kernels = self.model.backend.asarray, self.model.kernels
-        for rows, eps, u in self.given:
-            self.eps[...] = asarray(eps)
-            kernels.gather(self.data, asarray(rows), self.scale, x=self.x, raw=self.raw)
+        asarray = self.model.backend.asarray
+        for given in self.given:
+            rows = asarray(given.rows)
+            self.eps[...] = asarray(given.eps).reshape(self.eps.shape)
+            self.kernels.begin("batch", self.batch_size)
+            self.kernels.gather(self.data, rows, self.scale, self.x)
             if self.dynamic:
-                kernels.binarize(self.x, asarray(u))
-            yield Batch(self.x, self.eps, None if self.labels is None else self.labels[asarray(rows)])
+                self.kernels.map(DRAWN, x=self.x, u=asarray(given.u), out=(self.x,))
+            yield Batch(self.x, self.eps, None if self.labels is None else self.labels[rows])
 
 
 class Listener:
@@ -60,11 +62,10 @@ class Ours:
         x, y = shape.pixels(), shape.labels()
         self.dataset = Dataset("synthetic", x, x[:2], y, None if y is None else y[:2], scale=SCALE)
         binarize = "dynamic" if shape.dynamic else "none"
-        objective = {"objective": "iwae", "importance": shape.draws} if shape.draws else {}
         self.config = Config(
             data="synthetic", backend=backend, hidden=shape.hidden, latent=shape.latent, batch_size=shape.batch,
             activation=shape.activation, conv=shape.conv, batch_norm=shape.batch_norm, conditional=shape.classes > 0,
-            lr=LR, epochs=EPOCHS, binarize=binarize, tf32=tf32, **objective,
+            lr=LR, epochs=EPOCHS, binarize=binarize, tf32=tf32, objective=shape.objective,
         ).resolved(shape.rows)  # fmt: skip
 
     def trainer(self, act: Callable[[RunState], None]) -> tuple[Trainer, Listener]:
@@ -74,9 +75,10 @@ class Ours:
 
     def given_losses(self, batches: list[Given]) -> list[float]:
         losses: list[float] = []
-        trainer, listener = self.trainer(lambda _: losses.append(float(to_host(trainer.model.losses)[0])))
+        trainer, listener = self.trainer(lambda _: losses.append(last_loss(trainer)))
         s, data = self.shape, self.dataset
-        given = GivenBatches(trainer.model, data.x_train, SCALE, s.batch, s.dynamic, data.y_train, s.draws)
+        draws = trainer.objective.samples
+        given = GivenBatches(trainer.model, data.x_train, SCALE, s.batch, s.dynamic, data.y_train, draws)
         given.given = batches
         trainer.train_batches = given
         trainer.run(stop=lambda: listener.count == len(batches))
@@ -144,6 +146,11 @@ class Ours:
         trainer, _ = self.trainer(look_at_the_clock)
         trainer.run(stop=lambda: trainer.state.epoch == epochs)
         return median((end - start) / (batches - 1) for start, end in zip(marks[2::2], marks[3::2], strict=True))
+
+
+def last_loss(trainer: Trainer) -> float:
+    """Of the step that has just been made. The trainer itself looks at a GPU's losses only now and then."""
+    return float(to_host(trainer.ring[len(trainer.ring_rows) - 1])[0])
 
 
 def wait(model: VAE) -> None:

@@ -52,8 +52,8 @@ class Run:
     def _drawn(self) -> np.ndarray:
         """All test rows, made 0 and 1 by the very draws that `tinyvae evaluate` makes.  -> (rows, data)"""
         assert self.config.batch_size is not None
-        d = self.dataset
-        batches = Batches(self.model, d.x_test, d.scale, self.config.batch_size, True, d.y_test, self.config.draws())
+        d, draws = self.dataset, self.config.objective_part().samples
+        batches = Batches(self.model, d.x_test, d.scale, self.config.batch_size, True, d.y_test, draws)
         return np.concatenate([to_host(x).copy() for x, _, _ in batches.in_order(self.config.seed)])
 
 

@@ -9,7 +9,8 @@ Of the loss as a function phi(t) = L(p + t u) of the distance t along u:
 
 The five points are p + k d with k = 0, 1, -1, 2, -2. d is t u, rounded to the grid of the float64 numbers around p, so
 that all five are exact: otherwise rounding p would give a share of phi'' to the difference, and at a minimum where the
-loss is 0 that is all there is. <g, u> is taken along d, the step that was really made.
+loss is 0 that is all there is. (Where 2 t |u| carries |p| over a power of 2, p may have a digit that the grid lacks:
+then to half of that, for which `suspects.with_rounding` allows.) <g, u> is taken along d, the step really made.
 """
 
 import math

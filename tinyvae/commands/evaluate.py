@@ -60,16 +60,17 @@ def run(args: argparse.Namespace) -> int:
     assert config.batch_size is not None
     batches = Batches(
         model, dataset.x_test, dataset.scale, config.batch_size, config.binarize == "dynamic", dataset.y_test,
-        config.draws(),
+        config.objective_part().samples,
     )  # fmt: skip
-    result = evaluate(model, batches, config.beta, config.seed)
+    objective = config.objective_part()
+    result = evaluate(model, batches, objective, config.seed)
     found: dict[str, Any] = {
         "run": str(args.run_dir),
         "epoch": trained.epoch,
         "rows": batches.rows,
-        "beta": config.beta,
+        "likelihood": config.likelihood,
         "objective": config.objective,
-        "draws": config.draws(),  # of z for each datum in the importance-weighted bound; 0: the ELBO
+        "draws": objective.samples,  # of z for each datum
         "conditional": config.conditional,
         "loss": result.loss,
         "nll": result.nll,
@@ -81,11 +82,13 @@ def run(args: argparse.Namespace) -> int:
         x = np.concatenate([to_host(x).copy() for x, _, _ in batches.in_order(config.seed)])  # (rows, data)
         found |= _log_likelihood(args, trained, x, dataset.y_test if model.architecture.classes else None)
     if is_cross_entropy(config, dataset):
-        found["note"] = "Bernoulli on grey values: these are cross-entropies, not log-likelihoods"
+        found["note"] = (
+            f"{type(model.likelihood).__name__} on grey values: these are cross-entropies, not log-likelihoods"
+        )
     if args.json:
         print(json.dumps({name: _finite(value) for name, value in found.items()}))
     else:
-        _print_table(found, args.nll_samples)
+        _print_table(found, args.nll_samples, objective.measured().formula())
     return 0
 
 
@@ -138,14 +141,12 @@ def _of_the_sampling(estimate: LogLikelihood) -> float | None:
     return error if math.isfinite(error) else None
 
 
-def _print_table(found: dict[str, Any], samples: int) -> None:
+def _print_table(found: dict[str, Any], samples: int, meaning: str) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column()
     table.add_column(justify="right")
     table.add_column()
-    draws = "one z" if found["draws"] == 0 else f"mean over {found['draws']} z"
-    is_elbo = found["objective"] == "elbo"
-    meaning = f"nll + {found['beta']:g} kl" if is_elbo else "minus the importance-weighted bound"
+    draws = "one z" if found["draws"] == 1 else f"mean over {found['draws']} z"
     table.add_row("loss", f"{found['loss']:.2f}", f"nats for each datum: {meaning}")
     table.add_row("nll", f"{found['nll']:.2f}", f"-log p(x|z), {draws} for each datum")
     table.add_row("kl", f"{found['kl']:.2f}", "from q(z|x) to the prior")

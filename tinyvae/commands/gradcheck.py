@@ -1,19 +1,23 @@
 """`tinyvae gradcheck`: every hand-written gradient against finite differences."""
 
 import argparse
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from tinyvae.checking.models import check_models
-from tinyvae.checking.operations import check_operations
+from tinyvae.backend import get_backend
+from tinyvae.checking.finite_differences import Check
 from tinyvae.errors import UsageError
+from tinyvae.kernels import problem
 
 SUMMARY = "check every hand-written gradient against finite differences"
 DESCRIPTION = """\
-Check every operation, and whole models of every kind on the reference and the NumPy kernels, in float64 against central
-differences. (The Numba and CUDA kernels compute in float32 alone: the test suite compares them with the reference.)
+Check every operation, activation, layer and objective, and whole models of every kind and of every likelihood, in
+float64 against central differences: whatever lies in the package's folders. Models go through the reference and the
+NumPy kernels, or through those that are asked for. (The CUDA kernels compute in float32 alone: the test suite compares
+them with the reference.)
 
 The tolerance is derived from the round-off and the truncation of each difference, not chosen. The verdict is "ok",
 "WRONG", or "cannot tell" with the reason: the tolerance hides the gradient, or the loss crosses a kink. Exit code 1 if
@@ -21,13 +25,19 @@ a gradient is wrong, or if of one the check cannot tell. To check a function of 
 EXAMPLES = """\
 examples:
   tinyvae gradcheck
+  tinyvae gradcheck --kernels numba   the models on compiled loops
   tinyvae gradcheck --seed 7          other numbers, other directions"""
 
+KERNELS = ("reference", "numpy")
 COLOURS = {"ok": "green", "WRONG": "bold red", "cannot tell": "bold yellow"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All options."""
+    parser.add_argument(
+        "--kernels", action="append", choices=("reference", "numpy", "numba"), metavar="NAME",
+        help="check the models on reference, numpy or numba; may be repeated (default: reference and numpy)",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="draws inputs and directions (default: 0)")
 
 
@@ -36,15 +46,13 @@ def run(args: argparse.Namespace) -> int:
     if args.seed < 0:
         raise UsageError(f"--seed must be at least 0, not {args.seed}")
     console = Console(highlight=False, soft_wrap=True)
-    groups = [("operations", check_operations(args.seed))]
-    groups += [(f"models, {kernels} kernels", check_models(kernels, args.seed)) for kernels in ("reference", "numpy")]
     table = Table(box=None, pad_edge=False)
     for column in ("gradient", "error", "tolerance", "verdict"):
         is_text = column in ("gradient", "verdict")
         table.add_column(column, justify="left" if is_text else "right", no_wrap=True, min_width=None if is_text else 9)
     total = 0
     failed: dict[str, list[str]] = {"WRONG": [], "cannot tell": []}
-    for title, checks in groups:
+    for title, checks in _groups(args.kernels or KERNELS, args.seed):
         table.add_row(f"[bold]{title}[/bold]")
         for check in checks:
             total += 1
@@ -63,3 +71,19 @@ def run(args: argparse.Namespace) -> int:
         return 1
     console.print(f"all {total} gradients agree with finite differences")
     return 0
+
+
+def _groups(kernels: Sequence[str], seed: int) -> list[tuple[str, Iterator[Check]]]:
+    """What is checked, under its title; nothing is looked at before it is asked for."""
+    from tinyvae.checking import activations, layers, models, objectives, operations  # these make small models of all
+
+    for name in kernels:
+        if reason := problem(name, get_backend("numpy"), "float64"):
+            raise UsageError(f"--kernels {name}: {reason}")
+    return [
+        ("operations", operations.check_operations(seed)),
+        ("activations", activations.activation_checks(seed)),
+        ("layers", layers.layer_checks(seed)),
+        ("objectives", objectives.objective_checks(seed)),
+        *((f"models, {name} kernels", models.check_models(name, seed)) for name in kernels),
+    ]

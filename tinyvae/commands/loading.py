@@ -7,13 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
+from tinyvae import parts
 from tinyvae.errors import CheckpointError, DataError, TinyvaeError, UsageError
+from tinyvae.likelihoods.likelihood import Likelihood
+from tinyvae.likelihoods.support import into_unit_interval, shown
 from tinyvae.model.steering import listed
-from tinyvae.model.support import into_unit_interval, shown
 from tinyvae.model.vae import VAE
+from tinyvae.objectives.objective import Objective
 from tinyvae.training import checkpoint as checkpoints
 from tinyvae.training import data, streams
-from tinyvae.training.checkpoint import Checkpoint
+from tinyvae.training.checkpoint import Checkpoint, StrangerError
 from tinyvae.training.config import BACKENDS, Config, check_data_name, replaced
 from tinyvae.training.data import Dataset
 from tinyvae.training.data.rows import PARTS, Rows, load_rows
@@ -76,6 +79,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--backend", choices=BACKENDS, default="auto", help="default: auto: cupy where it works, else numpy"
     )
+    own = "the file and class of a likelihood or objective of your own that the run was trained with"
+    parser.add_argument("--own", metavar="FILE.py:CLASS", action="append", help=own)
 
 
 def open_run(args: argparse.Namespace) -> Trained:
@@ -83,10 +88,18 @@ def open_run(args: argparse.Namespace) -> Trained:
     path: Path = args.run_dir
     if not path.is_dir():
         raise UsageError(f"{path}: there is no such run directory")
-    last, problems = checkpoints.read_last(path)
-    for problem in problems:
-        print(f"warning: {problem}; looking at {last.path.name}", file=sys.stderr)
-    record = read_record(last)
+    for text in vars(args).get("own") or []:  # a recipe has none
+        try:
+            parts.typed(text, Likelihood, Objective)
+        except ValueError as error:
+            raise UsageError(f"--own {error}") from error
+    try:
+        last, problems = checkpoints.read_last(path)
+        for problem in problems:
+            print(f"warning: {problem}; looking at {last.path.name}", file=sys.stderr)
+        record = read_record(last)
+    except StrangerError as error:
+        raise CheckpointError(f"{error}; name the file of its class: --own FILE.py:CLASS") from error
     state = record.state
     if args.checkpoint == "last":
         return Trained(last, record, last.model(args.backend), state.epoch)
@@ -143,7 +156,7 @@ def rows_of(args: argparse.Namespace, trained: Trained) -> Rows:
             x = (x >= level).astype(np.float64) if isinstance(level, float) else (level < x).astype(np.float64)
         with np.errstate(over="ignore"):  # what is too large for the model's precision becomes infinite, and is refused
             narrow = x.astype(trained.model.dtype)
-        architecture.check_support(float(narrow.min()), float(narrow.max()))
+        architecture.check_values(narrow)
         if architecture.classes and rows.label_problem:
             raise DataError(rows.label_problem)
         architecture.check_labels(rows.y if architecture.classes else None, len(x))

@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     mean, spread = restoring.moments(dataset)  # (data,) each
     rng = np.random.default_rng([args.seed, streams.NOISE])
     if mask.kind == "noise":
-        given, what = add_noise(x, spread, rng)  # (rows, data)
+        given, what = add_noise(x, spread, rng, trained.model.likelihood.discrete)  # (rows, data)
         restored = {"restored": restoring.denoise(trained.model, given, rng, y=y)}
         estimates = {"VAE": restored["restored"], "as given": given, "training mean": np.tile(mean, (len(x), 1))}
         if image_shape is not None:
@@ -96,8 +96,8 @@ def run(args: argparse.Namespace) -> int:
         given, what = np.where(observed, x, np.nan), f"{(~observed).mean():.0%} of the numbers missing"
         estimates = {"VAE": result.estimate, "training mean": np.where(observed, x, mean)}
         counted = observed
-    bernoulli = trained.model.architecture.likelihood == "bernoulli"
-    lines = restoring.compare(estimates, x, counted, ("VAE", "training mean") if bernoulli else ())
+    bounded = trained.model.likelihood.interval is not None  # then what they say are probabilities
+    lines = restoring.compare(estimates, x, counted, ("VAE", "training mean") if bounded else ())
     _print(args, f"{len(x):,} of {len(dataset.x_test):,} test rows, {what}", lines)
     if args.out is not None:
         _write(args, trained, {"row": chosen, "x": x, "given": given, **restored}, image_shape)

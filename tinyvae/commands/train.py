@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from tinyvae import backend as backends
-from tinyvae import blas
-from tinyvae.commands import add_keep_blas
-from tinyvae.errors import DataError, NonFiniteError, TinyvaeError, UsageError
+from tinyvae import blas, parts
+from tinyvae.commands.train_options import add_arguments as add_arguments
+from tinyvae.errors import CheckpointError, DataError, NonFiniteError, TinyvaeError, UsageError
+from tinyvae.likelihoods.likelihood import Likelihood
 from tinyvae.model.vae import VAE
+from tinyvae.objectives import objective as objective_named
+from tinyvae.objectives.objective import Objective
 from tinyvae.training import config as configs
 from tinyvae.training import data
-from tinyvae.training.checkpoint import Checkpoint
+from tinyvae.training.checkpoint import Checkpoint, StrangerError
 from tinyvae.training.config import Config
 from tinyvae.training.data import Dataset
 from tinyvae.training.data.regular import exists
@@ -45,93 +48,6 @@ NOT_STORED = ("out", "resume", "no_figures", "quiet", "keep_blas", "report_every
 MAY_CHANGE = ("data_dir", "epochs")  # when a run is resumed
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """All options. Those not given are absent from the result, so that defaults can depend on the data."""
-    parser.argument_default = argparse.SUPPRESS
-
-    def option(group: Any, flag: str, help: str, **kwargs: Any) -> None:
-        group.add_argument(flag, help=help, default=argparse.SUPPRESS, **kwargs)
-
-    # fmt: off
-    g = parser.add_argument_group("data")
-    names = "|".join(data.NAMES)
-    option(g, "--data", f"{names}|PATH: a .npy file, or a .npz file with x and optionally y; x is (rows, columns), or "
-           "(rows, height, width) for images. two-gaussians:N has N points (100). Default: digits", metavar="NAME|PATH")
-    option(g, "--data-dir", "where published data sets lie or are downloaded to; a folder mnist in it counts for "
-           "mnist, and so on (default: your cache directory)", metavar="DIR")
-    option(g, "--leave-out", "train and test without the rows of this label (see tinyvae anomaly)",
-           type=int, metavar="LABEL")
-    option(g, "--binarize", "grey pixels to black and white: threshold at 1/2 once, or dynamic: drawn anew with the "
-           "pixel as the probability, at every step (default: none)", choices=configs.BINARIZE)
-
-    g = parser.add_argument_group("model")
-    option(g, "--hidden", "widths of the encoder's hidden layers (default: 400; digits: 128; two-gaussians: 64 64)",
-           type=int, nargs="+", metavar="WIDTH")
-    option(g, "--decoder-hidden", "widths of the decoder's hidden layers (default: the encoder's, reversed)",
-           type=int, nargs="+", metavar="WIDTH")
-    option(g, "--latent", "dimensions of z (default: 20; digits: 8; two-gaussians: 2)", type=int, metavar="N")
-    option(g, "--activation", f"{', '.join(configs.ACTIVATION_NAMES)} (default: relu)", metavar="NAME",
-           choices=configs.ACTIVATION_NAMES)
-    option(g, "--tied", "the decoder's weights are the encoder's, transposed", action="store_true")
-    option(g, "--conv", "channels of convolutions, 4 x 4 with stride 2, before the encoder's dense layers; the decoder "
-           "mirrors them by transposed convolutions; for images (default: none; with it, --hidden is none)",
-           type=int, nargs="+", metavar="CHANNELS")
-    option(g, "--batch-norm", "batch normalization in every hidden layer", action="store_true")
-    option(g, "--conditional", "the labels go into encoder and decoder: p(x|z, y), any label on demand",
-           action="store_true")
-    option(g, "--likelihood", "p(x|z): bernoulli for x in [0, 1], gaussian for real x (default: bernoulli; "
-           "two-gaussians: gaussian)", choices=configs.LIKELIHOODS)
-    option(g, "--sigma", "standard deviation of the Gaussian: fixed:VALUE, learned (one number), or predicted (one for "
-           "each output) (default: learned; two-gaussians: fixed:0.5)", metavar="HOW")
-
-    g = parser.add_argument_group("objective")
-    option(g, "--beta", "weight of the KL (default: 1, the ELBO)", type=float, metavar="B")
-    option(g, "--beta-warmup", "let beta rise from 0 over so many epochs (default: 0)", type=int, metavar="EPOCHS")
-    option(g, "--free-bits", "KL that each latent dimension has free of charge, in nats (default: 0)", type=float,
-           metavar="NATS")
-
-    option(g, "--objective", "elbo, or iwae: the importance-weighted bound, log of the mean weight of K draws of z for "
-           "each datum (default: elbo)", choices=configs.OBJECTIVES)
-    option(g, "--importance", f"the K of --objective iwae; a step costs about K times the decoder (default: "
-           f"{configs.DEFAULT_IMPORTANCE})", type=int, metavar="K")
-
-    g = parser.add_argument_group("training")
-    option(g, "--epochs", "passes over the data (default: 10; digits: 300; two-gaussians: 500; a PATH: about "
-           f"{configs.STEPS_FOR_OWN_DATA:,} steps)", type=int, metavar="N")
-    option(g, "--batch-size", "rows in a step (default: 128; digits: 64; two-gaussians: 50)", type=int, metavar="N")
-    option(g, "--lr", "Adam's step size (default: 0.001)", type=float, metavar="LR")
-    option(g, "--lr-schedule", "constant, or cosine: down towards 0 at the end of --epochs (default: constant)",
-           choices=configs.SCHEDULES)
-    option(g, "--clip-norm", "shorten a gradient that is longer than this (default: no clipping)", type=float,
-           metavar="NORM")
-    option(g, "--accumulate", "batches whose gradients make one step (default: 1)", type=int, metavar="BATCHES")
-    option(g, "--patience", "stop after so many epochs without a better test loss (default: never)", type=int,
-           metavar="EPOCHS")
-    option(g, "--seed", "draws weights, order and noise: the same seed, the same run (default: 0)", type=int,
-           metavar="N")
-
-    g = parser.add_argument_group("machine")
-    option(g, "--backend", "numpy, cupy (an NVIDIA GPU), or auto: cupy where it works (default: auto)",
-           choices=configs.BACKENDS)
-    option(g, "--kernels", "fused: the fastest that is installed of numba, numpy (and cuda, on a GPU), which can be "
-           "asked for by name too; or reference: the readable formulas (default: fused)", choices=configs.KERNELS)
-    option(g, "--dtype", "float32 or float64 (default: float32)", choices=configs.DTYPES)
-    option(g, "--device", "which GPU (default: 0)", type=int, metavar="N")
-    option(g, "--tf32", "float32 products rounded to TF32 on a GPU: faster, 10 bits of mantissa; for --backend cupy",
-           action="store_true")
-    add_keep_blas(g)
-
-    g = parser.add_argument_group("the run")
-    option(g, "--out", "the run directory (default: runs/<data>-<date and time>)", metavar="DIR")
-    option(g, "--resume", "go on with a stopped run, with its own options; only --epochs and --data-dir may be others",
-           metavar="DIR")
-    option(g, "--checkpoint-every", "save after so many epochs (default: a twentieth of --epochs)", type=int,
-           metavar="EPOCHS")
-    option(g, "--no-figures", "draw no pictures", action="store_true")
-    option(g, "--quiet", "print nothing but errors", action="store_true")
-    # fmt: on
-
-
 def run(args: argparse.Namespace) -> int:
     """Train; the exit code: 0, or 128 + signal if it was stopped and saved."""
     given = vars(args)
@@ -144,6 +60,9 @@ def run(args: argparse.Namespace) -> int:
         for name in ("data", "data_dir"):  # so that a run can be evaluated from anywhere
             if name in options and exists(Path(options[name])) and options[name] not in data.NAMES:
                 options[name] = str(Path(options[name]).resolve())
+        for name, base in (("likelihood", Likelihood), ("objective", Objective)):
+            if parts.is_typed(options.get(name, "")):
+                options[name] = _typed(name, options[name], base)
         asked = Config(**options)
     except ValueError as error:
         raise UsageError(str(error)) from error
@@ -169,6 +88,13 @@ def run(args: argparse.Namespace) -> int:
     finally:
         session.run.close()
     return 0
+
+
+def _typed(name: str, text: str, base: type) -> str:
+    try:
+        return parts.typed(text, base)
+    except ValueError as error:
+        raise UsageError(f"--{name} {error}") from error
 
 
 class Session:
@@ -204,7 +130,10 @@ class Session:
 
         Also one that is finished, if `draw` and some of its pictures are missing.
         """
-        run, checkpoint, record, problems = Run.reopen(path)
+        try:
+            run, checkpoint, record, problems = Run.reopen(path)
+        except StrangerError as error:
+            raise CheckpointError(f"{error}; give it once more: --{error.kind} FILE.py:CLASS") from error
         try:
             for problem in problems:
                 reporter.warn(f"{problem}; going on from {checkpoint.path.name}")
@@ -322,23 +251,23 @@ def build(config: Config, dataset: Dataset, reporter: Reporter) -> tuple[Config,
             reporter.line(f"backend: numpy ({problem.partition(':')[0]})")
     assert config.hidden is not None
     assert config.latent is not None
-    assert config.likelihood is not None
     try:
         model = VAE(
             dataset.data_dim, config.hidden, config.latent, decoder_hidden=config.decoder_hidden,
-            activation=config.activation, likelihood=config.likelihood, sigma=config.sigma or "learned",
+            activation=config.activation, likelihood=config.likelihood_part(),
             tied=config.tied, classes=dataset.classes() if config.conditional else 0, conv=config.conv,
             image_shape=dataset.image_shape, batch_norm=config.batch_norm, backend=backend, kernels=config.kernels,
             dtype=config.dtype, device=config.device, seed=config.seed,
         )  # fmt: skip
+        config.objective_part().check(model.architecture.has_batch_norm)
     except ValueError as error:
         raise UsageError(str(error)) from error
     if model.kernels_name == "numba":
-        from tinyvae.kernels import numba_fused  # here, since Numba need not be installed
+        from tinyvae.kernels import numba_kept  # here, since Numba need not be installed
 
         kept = "once: they are kept for the next run"
-        anew = "at every run: no folder can be written to keep them; NUMBA_CACHE_DIR can name one"
-        numba_fused.announce_compilation(
+        anew = "at every run: there is no folder that only you can write to; NUMBA_CACHE_DIR can name one"
+        numba_kept.announce_compilation(
             lambda is_kept: reporter.line(f"compiling the kernels ({kept if is_kept else anew})")
         )
     return configs.replaced(config, {"backend": model.backend.name, "kernels": model.kernels_name}), model
@@ -346,12 +275,12 @@ def build(config: Config, dataset: Dataset, reporter: Reporter) -> tuple[Config,
 
 def check_support(model: VAE, dataset: Dataset) -> None:
     """Raises DataError if the likelihood cannot have made the data."""
-    if model.architecture.likelihood == "bernoulli":
-        check_unit_interval(dataset, "a Bernoulli likelihood")
+    if model.likelihood.interval is not None:
+        check_unit_interval(dataset, f"a {type(model.likelihood).__name__} likelihood")
     else:
         check_representable(dataset, model.dtype.name)
     try:
-        model.architecture.check_support(*dataset.range())
+        model.architecture.check_support(*dataset.range(), dataset.is_whole() if model.likelihood.discrete else None)
     except ValueError as error:
         raise DataError(f"{dataset.name}: {error}") from error
 
@@ -375,19 +304,19 @@ def _missing_figures(path: Path, checkpoint: Checkpoint, record: Record) -> list
 
 def describe(config: Config, dataset: Dataset, model: VAE, path: Path, reporter: Reporter) -> None:
     """What is about to happen, in a few lines."""
-    a, line = model.architecture, reporter.line
+    a: Any = model.architecture  # of numbers: a run has no other
+    line = reporter.line
     line(f"data: {dataset.name}, {len(dataset.x_train):,} rows to train on, {len(dataset.x_test):,} to test on")
     images = ["x".join(map(str, image)) for image in a.images[:-1]]
     middle = (*a.encoder_widths[:-1], f"[{a.latent_dim}]", *a.decoder_widths[1:])
     widths = " - ".join(map(str, (*images, *middle, *reversed(images))))
     extras = [
-        f"sigma {a.sigma}" if a.sigma else "",
         "tied" if a.tied else "",
         "batch norm" if a.batch_norm else "",
         f"conditional on labels {dataset.listed_labels()}" if a.classes else "",
-        f"iwae with {config.draws()} draws" if config.draws() else "",
+        "" if config.objective_part() == objective_named(Config.objective) else str(config.objective),
     ]
-    about = ", ".join(filter(None, [widths, a.activation, a.likelihood, *extras]))
+    about = ", ".join(filter(None, [widths, a.activation, parts.text_of(a.likelihood), *extras]))
     line(f"model: {about}; {model.params.flat.size:,} parameters")
     line(f"machine: {model.backend.name}, {model.kernels_name} kernels, {model.dtype.name}; seed {config.seed}")
     settings = blas.summary()
@@ -398,7 +327,7 @@ def describe(config: Config, dataset: Dataset, model: VAE, path: Path, reporter:
             "note: Bernoulli on grey values is binary cross-entropy: a common loss, but no log-likelihood "
             "(--binarize dynamic makes it one)"
         )
-    note = scale_note(dataset) if a.likelihood == "gaussian" else None
+    note = scale_note(dataset) if a.likelihood.scale_matters else None
     if note:
         line(f"note: {note}")
     if dataset.label_problem:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from tinyvae.exercises import reference
 from tinyvae.exercises.drawing import Draw, array, arrays, sizes
 from tinyvae.exercises.task import Case, Mistake, PropertyTask
-from tinyvae.ops import activations, adam, convolution, dense, gaussian, importance, likelihoods, normalization
+from tinyvae.likelihoods import bernoulli
+from tinyvae.ops import activations, adam, convolution, dense, gaussian, importance, normalization
 
 _DENSE = arrays(3, {"dy": "ac", "x": "ab", "W": "bc"})
 SEEDS = st.integers(0, 1000)
@@ -50,14 +51,14 @@ def _two_dimensions(draw: Draw) -> Case:
 
 
 KL_NONNEGATIVE = PropertyTask(
-    "kl-is-never-negative", reference.kl_is_never_negative, gaussian.kl_forward, _near_the_prior(), (
+    "kl-is-never-negative", reference.kl_is_never_negative, gaussian.kl_forward.function, _near_the_prior(), (
         Mistake("the 1 is missing, so that it is 1/2 at the prior", lambda mu, s: 0.5 * (mu * mu + np.exp(s) - s)),
         Mistake("the sign of logvar is wrong", lambda mu, s: 0.5 * (mu * mu + np.expm1(s) + s)),
         Mistake("the mean is forgotten, so that it is 0 at mu = 1 too", lambda mu, s: kl(0 * mu, s)),
         Mistake("the variance is forgotten, so that it is 0 at every sigma", lambda mu, s: 0.5 * mu * mu),
         Mistake("it is -KL", lambda mu, s: -kl(mu, s)),
     ))  # fmt: skip
-KL_ADDS = PropertyTask("kl-adds-up", reference.kl_adds_up, gaussian.kl_forward, _two_dimensions(), (
+KL_ADDS = PropertyTask("kl-adds-up", reference.kl_adds_up, gaussian.kl_forward.function, _two_dimensions(), (
     Mistake("each dimension gets a share of the mean", lambda mu, s: np.broadcast_to(
         kl(mu, s).mean(axis=1, keepdims=True), mu.shape)),
     Mistake("it is divided by the number of dimensions", lambda mu, s: kl(mu, s) / mu.shape[1]),
@@ -66,14 +67,14 @@ KL_ADDS = PropertyTask("kl-adds-up", reference.kl_adds_up, gaussian.kl_forward, 
         mu, np.broadcast_to(s.max(axis=1, keepdims=True), s.shape))),
 ))  # fmt: skip
 _NOISE = arrays(2, {"mu": "ab", "logvar": "ab", "eps": "ab"})
-OPPOSITE = PropertyTask("opposite-noise", reference.opposite_noise, gaussian.reparameterize_forward, _NOISE, (
+OPPOSITE = PropertyTask("opposite-noise", reference.opposite_noise, gaussian.reparameterize_forward.function, _NOISE, (
     Mistake("the noise loses its sign", lambda mu, s, eps: z(mu, s, np.abs(eps))),
     Mistake("the noise is shifted by 1/8", lambda mu, s, eps: z(mu, s, eps + 0.125)),
     Mistake("eps is inside the exponential", lambda mu, s, eps: mu + np.exp(0.5 * s * eps)),
     Mistake("negative noise is halved", lambda mu, s, eps: z(mu, s, np.where(eps < 0, 0.5 * eps, eps))),
     Mistake("mu is doubled", lambda mu, s, eps: z(2 * mu, s, eps)),
 ))  # fmt: skip
-SCALE = PropertyTask("noise-scale", reference.noise_scale, gaussian.reparameterize_forward, _NOISE, (
+SCALE = PropertyTask("noise-scale", reference.noise_scale, gaussian.reparameterize_forward.function, _NOISE, (
     Mistake("the variance scales the noise", lambda mu, s, eps: z(mu, 2 * s, eps)),
     Mistake("the precision's root scales the noise", lambda mu, s, eps: z(mu, -s, eps)),
     Mistake("half of sigma scales the noise", lambda mu, s, eps: mu + 0.5 * np.exp(0.5 * s) * eps),
@@ -106,13 +107,13 @@ def _with_a_small_number(logits: Any, x: Any) -> Any:
     return -(x * np.log(p + 1e-12) + (1 - x) * np.log(1 - p + 1e-12)).sum(axis=1)
 
 
-EXTREMES = PropertyTask("bernoulli-extremes", reference.bernoulli_extremes, likelihoods.bernoulli_nll_forward,
+EXTREMES = PropertyTask("bernoulli-extremes", reference.bernoulli_extremes, bernoulli.bernoulli_nll_forward,
     _sure(), (
         Mistake("the logarithm of a p that is rounded to 0", _of_rounded_p),
         Mistake("p is clipped at 1e-7, so that no loss is above 16", _clipped),
         Mistake("1e-12 is added inside the logarithm, so that no loss is above 28", _with_a_small_number),
         Mistake("log(1 + e^l) overflows", lambda l, x: (np.log1p(np.exp(l)) - x * l).sum(axis=1)),
-        Mistake("logits are clipped at 100", lambda l, x: likelihoods.bernoulli_nll_forward(np.clip(l, -100, 100), x)),
+        Mistake("logits are clipped at 100", lambda l, x: bernoulli.bernoulli_nll_forward(np.clip(l, -100, 100), x)),
     ))  # fmt: skip
 
 

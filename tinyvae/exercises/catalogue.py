@@ -47,9 +47,10 @@ class Exercise:
         return FOLDER / self.file
 
     def function(self) -> Callable[..., Any]:
-        """The solution."""
+        """The solution; of a formula, its lines."""
         module, _, name = self.solution.partition(":")
-        return getattr(importlib.import_module(module), name)
+        found = getattr(importlib.import_module(module), name)
+        return getattr(found, "function", found)
 
     def place(self) -> str:
         """Where the solution stands: "tinyvae/ops/gaussian.py, line 47"."""

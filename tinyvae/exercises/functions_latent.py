@@ -24,7 +24,7 @@ def _kl_answer(c: Case) -> list[Answer]:
 
 
 KL_FORWARD = FunctionTask(
-    "kl-forward", gaussian.kl_forward, ("kl",),
+    "kl-forward", gaussian.kl_forward.function, ("kl",),
     (Property("KL is the mean over q of log q(z) - log p(z)", arrays(2, _LATENT), _kl_answer),),
     (
         Mistake("logvar is log sigma^2: sigma^2 = e^logvar, and e^(2 logvar) reads it as log sigma",
@@ -58,7 +58,7 @@ def _kl_slopes(c: Case) -> list[Answer]:
 
 
 KL_BACKWARD = FunctionTask(
-    "kl-backward", gaussian.kl_backward, ("dmu", "dlogvar"),
+    "kl-backward", gaussian.kl_backward.function, ("dmu", "dlogvar"),
     (
         Property("dmu and dlogvar are the slopes of sum(dkl KL)", arrays(2, {"dkl": "ab", **_LATENT}), _kl_slopes),
         Property("dkl may be one number", _one_weight(), _kl_slopes, examples=20),
@@ -92,7 +92,7 @@ def _z_answer(c: Case) -> list[Answer]:
 
 
 REPARAMETERIZE_FORWARD = FunctionTask(
-    "reparameterize-forward", gaussian.reparameterize_forward, ("z",),
+    "reparameterize-forward", gaussian.reparameterize_forward.function, ("z",),
     (Property("z is mu, and from there eps standard deviations", arrays(2, {**_LATENT, "eps": "ab"}), _z_answer),),
     (
         Mistake("the noise is scaled by the variance: sigma = e^(logvar / 2)",
@@ -114,7 +114,7 @@ REPARAMETERIZE_FORWARD = FunctionTask(
     ),
 )  # fmt: skip
 REPARAMETERIZE_BACKWARD = FunctionTask(
-    "reparameterize-backward", gaussian.reparameterize_backward, ("dmu", "dlogvar"),
+    "reparameterize-backward", gaussian.reparameterize_backward.function, ("dmu", "dlogvar"),
     (Property(
         "dmu and dlogvar are the slopes of sum(dz z) along mu and logvar, eps held fixed",
         arrays(2, {"dz": "ab", **_LATENT, "eps": "ab"}),

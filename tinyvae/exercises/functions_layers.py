@@ -56,7 +56,7 @@ DENSE_BACKWARD = FunctionTask(
 
 def _activation(name: str, mistakes: tuple[Mistake, ...], *more: Property) -> FunctionTask:
     """A backward pass that gets the output y; the oracle goes back to a."""
-    forward, backward = activations.ACTIVATIONS[name]
+    forward, backward = activations.ACTIVATIONS[name].forward, activations.ACTIVATIONS[name].backward.function
 
     @st.composite
     def cases(draw: Draw) -> Case:

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from tinyvae.exercises.drawing import Draw, array, arrays, sizes
 from tinyvae.exercises.oracles import close, slopes
 from tinyvae.exercises.task import Answer, Case, FunctionTask, Mistake, Property
-from tinyvae.ops import activations, likelihoods
+from tinyvae.likelihoods import bernoulli
+from tinyvae.likelihoods import gaussian as gaussian_likelihood
+from tinyvae.ops import activations
 
 sigmoid = activations.sigmoid_forward
 
@@ -40,7 +42,7 @@ def _small_number_bernoulli(small: float, logits: Any, x: Any) -> Any:
 
 
 BERNOULLI = FunctionTask(
-    "bernoulli-nll", likelihoods.bernoulli_nll_forward, ("nll",),
+    "bernoulli-nll", bernoulli.bernoulli_nll_forward, ("nll",),
     (
         Property("nll = -x log p - (1 - x) log(1 - p), p = sigmoid(logit), summed over each row", _logits(),
                  _bernoulli_answer),
@@ -53,7 +55,7 @@ BERNOULLI = FunctionTask(
                 "into softplus(l) - x l", _naive_bernoulli),
         Mistake("e^l overflows: log(1 + e^l) = max(l, 0) + log(1 + e^-|l|)",
                 lambda logits, x: (np.log1p(np.exp(logits)) - x * logits).sum(axis=1)),
-        Mistake("x and 1 - x have changed places", lambda logits, x: likelihoods.bernoulli_nll_forward(-logits, x)),
+        Mistake("x and 1 - x have changed places", lambda logits, x: bernoulli.bernoulli_nll_forward(-logits, x)),
         Mistake("only x log p is there: the term with 1 - x is missing",
                 lambda logits, x: (x * np.logaddexp(0, -logits)).sum(axis=1)),
         *(Mistake("a small number inside the logarithm makes every loss a little wrong, and bounds the large ones",
@@ -61,14 +63,14 @@ BERNOULLI = FunctionTask(
         Mistake("it is softplus(l) - x l, with a minus",
                 lambda logits, x: (np.logaddexp(0, logits) + x * logits).sum(axis=1)),
         Mistake("a mean over the dimensions where a sum is meant: beta would then depend on their number",
-                lambda logits, x: likelihoods.bernoulli_nll_forward(logits, x) / x.shape[1]),
+                lambda logits, x: bernoulli.bernoulli_nll_forward(logits, x) / x.shape[1]),
     ),
 )  # fmt: skip
 BERNOULLI_BACKWARD = FunctionTask(
-    "bernoulli-nll-backward", likelihoods.bernoulli_nll_backward, ("dlogits",),
+    "bernoulli-nll-backward", bernoulli.bernoulli_nll_backward.function, ("dlogits",),
     (
         Property("dlogits is the slope of sum(dnll nll) along the logits", _logits(), lambda c: slopes(
-            lambda l: c["dnll"][:, 0] * likelihoods.bernoulli_nll_forward(l, c["x"]), c["logits"])),
+            lambda l: c["dnll"][:, 0] * bernoulli.bernoulli_nll_forward(l, c["x"]), c["logits"])),
         Property("it is finite and right at huge logits", _logits(huge=True), lambda c: [
             close(c["dnll"] * (np.where(c["logits"] == 0, 0.5, c["logits"] > 0) - c["x"]))], examples=30),
     ),
@@ -93,7 +95,9 @@ BERNOULLI_BACKWARD = FunctionTask(
 
 def _gaussian_answer(c: Case) -> list[Answer]:
     logvar = np.broadcast_to(c["logvar"], c["x"].shape)
-    return slopes(lambda m, s: c["dnll"][:, 0] * likelihoods.gaussian_nll_forward(m, s, c["x"]), c["mean"], logvar)
+    return slopes(
+        lambda m, s: c["dnll"][:, 0] * gaussian_likelihood.gaussian_nll_forward(m, s, c["x"]), c["mean"], logvar
+    )
 
 
 @st.composite
@@ -110,7 +114,7 @@ def _gaussian(dmean: Callable[..., Any], dlogvar: Callable[..., Any]) -> Callabl
 _dmean = lambda r, s: -r * np.exp(-s)
 _dlogvar = lambda r, s: 0.5 * (1 - r * r * np.exp(-s))
 GAUSSIAN_BACKWARD = FunctionTask(
-    "gaussian-nll-backward", likelihoods.gaussian_nll_backward, ("dmean", "dlogvar"),
+    "gaussian-nll-backward", gaussian_likelihood.gaussian_nll_backward.function, ("dmean", "dlogvar"),
     (
         Property("dmean and dlogvar are the slopes of sum(dnll nll) along the mean and logvar",
                  arrays(2, {"dnll": "aI", "mean": "ab", "logvar": "ab", "x": "ab"}), _gaussian_answer),

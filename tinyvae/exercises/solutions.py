@@ -11,7 +11,8 @@ import numpy as np
 
 from tinyvae.backend import Array
 from tinyvae.checking.finite_differences import EPS
-from tinyvae.ops import activations, dense, gaussian, likelihoods
+from tinyvae.likelihoods import bernoulli
+from tinyvae.ops import activations, dense, gaussian
 
 
 def central_difference(f: Callable[[Array], Any], p: Array, u: Array, h: float) -> float:
@@ -56,10 +57,10 @@ def elbo_gradients(
     mu, logvar = head[:, :latent], head[:, latent:]  # (batch, latent)
     z = gaussian.reparameterize_forward(mu, logvar, eps)  # (batch, latent)
     logits = dense.dense_forward(z, W3, b3)  # (batch, data)
-    nll = likelihoods.bernoulli_nll_forward(logits, x)  # (batch,)
+    nll = bernoulli.bernoulli_nll_forward(logits, x)  # (batch,)
     loss = nll.sum() / n + gaussian.kl_forward(mu, logvar).sum() / n
 
-    dlogits = likelihoods.bernoulli_nll_backward(1 / n, logits, x)  # (batch, data)
+    dlogits = bernoulli.bernoulli_nll_backward(1 / n, logits, x)  # (batch, data)
     dz, dW3, db3 = dense.dense_backward(dlogits, z, W3)
     through_z = gaussian.reparameterize_backward(dz, logvar, eps)  # dmu, dlogvar, (batch, latent) each
     through_kl = gaussian.kl_backward(1 / n, mu, logvar)

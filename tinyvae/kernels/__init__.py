@@ -1,31 +1,25 @@
-"""The same mathematics, fused: the few operations that a training step calls, each writing into buffers it is given.
+"""Kernels: what passes through a model are made of. One contract (`contract.py`), several implementations.
 
-One contract, several implementations. `reference.py` composes `tinyvae.ops` and is the oracle; every other file has the
-same functions with the same signatures (a test compares them) and must give the same numbers (property tests do).
-
-The contract:
-- Results go into the keyword arguments after the star. A result that may be `None` is then not computed.
-- `work` is a flat scratch array of the same dtype, at least `work_size(...)` long. Its contents mean nothing.
-- `dense_backward` may destroy `dy` and `y`: nobody needs them after it.
+`reference.py` is the readable one and the oracle; every other must give the same numbers (the contract tests hold it).
 """
 
 import functools
 import importlib
 import importlib.util
-from types import ModuleType
+from collections.abc import Callable
 
 import numpy as np
 
 from tinyvae.backend import Backend
-from tinyvae.kernels.numpy_fused import ADAM_BLOCK
+from tinyvae.kernels.contract import Kernels
 
-FILES = {"numpy": "numpy_fused", "numba": "numba_fused", "cuda": "cupy_fused", "reference": "reference"}
 FUSED = {"numpy": ("numba", "numpy"), "cupy": ("cuda",)}  # backend -> its fused kernels, the fastest first
-NAMES = ("fused", *FILES)
+KINDS = ("numpy", "numba", "cuda", "reference")
+NAMES = ("fused", *KINDS)
 
 
-def select(kernels: str | None, backend: Backend, dtype: str = "float32") -> tuple[str, ModuleType]:
-    """The kernels of that name and their file: one of FILES, or "fused" for the fastest that this machine has.
+def select(kernels: str | None, backend: Backend, dtype: str = "float32") -> tuple[str, Callable[[], Kernels]]:
+    """The name of the kernels and what makes them: one of KINDS, or "fused" for the fastest that this machine has.
 
     None means fused where there are some, else reference.
     Raises ValueError for a name that does not exist, or for kernels that cannot be used here, with the reason.
@@ -36,14 +30,33 @@ def select(kernels: str | None, backend: Backend, dtype: str = "float32") -> tup
             reason = problem(FUSED[backend.name][-1], backend, dtype)
             raise ValueError(f"there are no fused kernels here: {reason}; the reference kernels do it")
         name = usable[0] if usable else "reference"
-    elif kernels not in FILES:
+    elif kernels not in KINDS:
         raise ValueError(f"kernels must be one of {', '.join(NAMES)}, not {kernels!r}")
     else:
         name = kernels
         reason = problem(name, backend, dtype)
         if reason:
             raise ValueError(f"the {name} kernels cannot be used here: {reason}")
-    return name, importlib.import_module(f"tinyvae.kernels.{FILES[name]}")
+    return name, functools.partial(_made, name, backend, dtype)
+
+
+def _made(name: str, backend: Backend, dtype: str) -> Kernels:
+    """Kernels with memory of their own. The file is loaded here: what it needs may not be installed."""
+    if name == "reference":
+        from tinyvae.kernels.reference import Reference
+
+        return Reference(backend.xp, dtype)
+    if name == "cuda":
+        from tinyvae.kernels.cuda_loops import CudaKernels
+
+        return CudaKernels(backend.xp)
+    if name == "numba":
+        from tinyvae.kernels.numba_loops import NumbaKernels
+
+        return NumbaKernels(dtype)
+    from tinyvae.kernels.numpy_loops import NumPyKernels
+
+    return NumPyKernels(dtype)
 
 
 def problem(name: str, backend: Backend, dtype: str = "float32") -> str | None:
@@ -53,7 +66,7 @@ def problem(name: str, backend: Backend, dtype: str = "float32") -> str | None:
     if name not in FUSED[backend.name]:
         right = "numpy" if backend.name == "cupy" else "cupy"
         return f"they need the {right} backend, not {backend.name}"
-    if name in ("numba", "cuda") and np.dtype(dtype) != np.float32:
+    if name == "cuda" and np.dtype(dtype) != np.float32:
         return f"they compute in float32, not {dtype}: choose other kernels or float32"
     return numba_problem() if name == "numba" else None
 
@@ -71,8 +84,3 @@ def numba_problem() -> str | None:
         reason = str(error).partition("\n")[0]
         return f"Numba does not load ({reason}): python -m pip install --upgrade 'tinyvae[numba]'"
     return None
-
-
-def work_size(rows: int, widest: int) -> int:
-    """How long `work` must be for batches of up to `rows` rows and layers of up to `widest` outputs."""
-    return max(2 * rows * widest + widest, ADAM_BLOCK)  # two arrays of a layer's output, and a row

@@ -6,7 +6,7 @@ import numpy as np
 
 from tinyvae.backend import Array, as_generator, to_host
 from tinyvae.model import adaptive
-from tinyvae.model.architecture import checked_count
+from tinyvae.model.description import checked_count
 from tinyvae.model.vae import CHUNK, VAE
 from tinyvae.model.weights import Summary, WeightSums
 from tinyvae.ops import gaussian, importance, pareto
@@ -51,8 +51,9 @@ def log_likelihood(model: VAE, x: Any, samples: int, rng: Any, progress: Any = N
 
         log p(x) ~ log (1/K) sum_k w_k,    w_k = p(x|z_k) p(z_k) / q(z_k|x),    z_k ~ q(z|x)
 
-    x (rows, data), K = `samples`, rng a NumPy generator on any backend or a seed, y (rows,) a conditional model's
-    labels; `progress(rows done)` is called now and then.
+    x (rows, data), NaN where it was not observed: then log p is that of the other numbers; K = `samples`, rng a NumPy
+    generator on any backend or a seed, y (rows,) a conditional model's labels; `progress(rows done)` is called now and
+    then.
     The estimate lies below log p(x) on average and rises with K; at K = 1 it is the ELBO. A few rows at a time, and
     the sum of the weights is kept relative to the largest so far, so nothing overflows and memory does not grow with K.
     The standard error is that of log of the mean weight: std(w) / (mean(w) sqrt(K)). A row so far from the data that

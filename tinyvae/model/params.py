@@ -6,6 +6,7 @@ gradient check perturbs one vector.
 
 import math
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from tinyvae.backend import Array, Backend, backend_or_numpy, to_host
@@ -37,6 +38,11 @@ class FlatParams(Mapping[str, Array]):
 
     def __len__(self) -> int:
         return len(self._views)
+
+    def part(self, prefix: str) -> Mapping[str, Array]:
+        """The tensors "prefix.name", by name: read-only, as this is."""
+        start = f"{prefix}."
+        return MappingProxyType({name.removeprefix(start): a for name, a in self.items() if name.startswith(start)})
 
     def __getstate__(self) -> dict[str, Any]:
         return {

@@ -9,18 +9,19 @@ the slope s of log p(x|o) and its Fisher information F (a diagonal),
 
 H is positive definite, exact where the decoder is linear and the likelihood Gaussian, and H^-1 is the covariance of
 Laplace's approximation of the posterior at a peak. J is made of differences, one more decoded z for each dimension: the
-hand-written backward pass gives the slope alone, and destroys the gradients of the parameters on the way.
+hand-written backward pass gives the slope alone, and destroys the gradients of the parameters on the way. A number x
+that was not observed (NaN) has no part in any of it.
 """
 
+import math
 from typing import Any
 
 import numpy as np
 
 from tinyvae.backend import Array, to_host
 from tinyvae.model.vae import CHUNK, VAE
-from tinyvae.ops import likelihoods
-from tinyvae.ops.likelihoods import LOG_2PI
 
+LOG_2PI = math.log(2 * math.pi)
 APART = 0.5  # between two starts of a row, in standard deviations of the prior
 ELEMENTS = 2**22  # of the outputs and Jacobians that are held at a time
 FURTHER = 10.0  # times more damping after a step that did not rise, the first time from 0 to 1
@@ -59,35 +60,9 @@ def _scan(model: VAE, x: Array, z: np.ndarray, label: Any) -> np.ndarray:
     parts, step = [], _rows_at_a_time(model, 1)
     for start in range(0, len(z), step):
         few = z[start : start + step]
-        output = _decode(model, few, None if label is None else np.full(len(few), label))  # (few, out)
-        parts.append(to_host(_log_p_of_pairs(model, x, output)))
+        output = model.output(few, None if label is None else np.full(len(few), label))  # (few, outputs data)
+        parts.append(to_host(model.likelihood.log_p_of_pairs(model.own_params, output, x)))
     return np.concatenate(parts, axis=1)
-
-
-def _log_p_of_pairs(model: VAE, x: Array, output: Array) -> Array:
-    xp, x, output = model.backend.xp, x.astype("float64"), output.astype("float64")
-    if model.architecture.likelihood == "bernoulli":
-        softplus = xp.maximum(output, 0) + xp.log1p(xp.exp(-xp.abs(output)))  # (M, data)
-        return x @ output.T - softplus.sum(axis=1)  # (rows, M)
-    mean, logvar = _halves(model, output)  # (M, data) each
-    precision = xp.exp(-logvar)
-    square = (x * x) @ precision.T - 2 * (x @ (mean * precision).T) + (mean * mean * precision).sum(axis=1)  # (rows, M)
-    return -0.5 * (square + (logvar + LOG_2PI).sum(axis=1))
-
-
-def _halves(model: VAE, output: Array) -> tuple[Array, Array]:
-    """Mean and logvar of a Gaussian likelihood, (rows, data) each."""
-    if model.architecture.sigma == "predicted":
-        return output[:, : model.architecture.data_dim], output[:, model.architecture.data_dim :]
-    return output, model.backend.xp.broadcast_to(model.shared_logvar.astype(output.dtype), output.shape)
-
-
-def _decode(model: VAE, z: np.ndarray, y: Any) -> Array:
-    """The decoder's output at up to CHUNK z, a new array: (rows, data), or (rows, 2 data)."""
-    labels = None if y is None else model.backend.asarray(y)
-    with model.lock:
-        model.reserve(len(z))
-        return model.run(model.decoder, model.backend.asarray(z, model.dtype), labels).copy()
 
 
 def starts(values: np.ndarray, z: np.ndarray, count: int) -> np.ndarray:
@@ -137,23 +112,20 @@ def slopes(model: VAE, x: Array, z: np.ndarray, y: Any = None) -> tuple[np.ndarr
 
 def _rows_at_a_time(model: VAE, outputs: int) -> int:
     """How many rows with so many outputs of the decoder each are held at a time."""
-    width = model.architecture.data_dim * (2 if model.architecture.sigma == "predicted" else 1)
-    return max(1, min(CHUNK, ELEMENTS // (width * outputs)))
+    return max(1, min(CHUNK, ELEMENTS // (model.decoder[-1].layer.width * outputs)))
 
 
 def _slopes(model: VAE, x: Array, z: np.ndarray, y: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     xp, latent = model.backend.xp, z.shape[1]
-    output = _decode(model, z, y)  # (rows, out)
-    with model.lock:
-        model.likelihood_loss(output, x, dnll=0.0, with_gradient=False)
-        value = log_prior(z) - to_host(model.nll).astype("float64")  # (rows,)
+    output = model.output(z, y)  # (rows, out)
     h = float(np.finfo(model.dtype).eps) ** (1 / 3)
     J = xp.empty((len(z), latent, output.shape[1]), dtype=output.dtype)  # transposed: (rows, latent, out)
     for j in range(latent):
-        J[:, j] = (_decode(model, z + h * np.eye(latent)[j], y) - output) / h
-    slope, fisher = _slope_and_fisher(model, output, x)  # (rows, out) each
+        J[:, j] = (model.output(z + h * np.eye(latent)[j], y) - output) / h
     J = J.astype("float64")  # or the rounding of H could leave it with no inverse
-    gradient = to_host((J @ slope[:, :, None].astype("float64"))[:, :, 0]) - z
+    nll, slope, fisher = _nll_slope_and_fisher(model, output, x)
+    value = log_prior(z) - to_host(nll)  # (rows,)
+    gradient = -to_host((J @ slope[:, :, None])[:, :, 0]) - z
     J *= xp.sqrt(fisher)[:, None]
     H = to_host(J @ J.transpose(0, 2, 1))
     sound = np.isfinite(value) & np.isfinite(gradient).all(axis=1) & np.isfinite(H).all(axis=(1, 2))  # (rows,)
@@ -161,15 +133,12 @@ def _slopes(model: VAE, x: Array, z: np.ndarray, y: Any) -> tuple[np.ndarray, np
     return np.where(sound, value, -np.inf), gradient, H + np.eye(latent)
 
 
-def _slope_and_fisher(model: VAE, output: Array, x: Array) -> tuple[Array, Array]:
-    """d log p(x|o) / do, and E[(d log p(x|o) / do)^2] over x from p(x|o), of every output: (rows, out) each."""
-    xp = model.backend.xp
-    if model.architecture.likelihood == "bernoulli":
-        p = 0.5 * (1 + xp.tanh(0.5 * output))  # sigmoid
-        return x - p, p * (1 - p)
-    mean, logvar = _halves(model, output)
-    dmean, dlogvar = likelihoods.gaussian_nll_backward(-1.0, mean, logvar, x)  # (rows, data) each
-    precision = xp.exp(-logvar)
-    if model.architecture.sigma == "predicted":
-        return xp.concatenate([dmean, dlogvar], axis=1), xp.concatenate([precision, 0 * precision + 0.5], axis=1)
-    return dmean, precision
+def _nll_slope_and_fisher(model: VAE, output: Array, x: Array) -> tuple[Array, Array, Array]:
+    """-log p(x|o) (rows,); its slope by o, and E[slope^2] over x from p(x|o), of every output: (rows, out) each."""
+    xp, likelihood = model.backend.xp, model.likelihood
+    unseen = xp.isnan(x)  # (rows, data)
+    with model.lock, model.borrowed("slopes", *output.shape) as k:
+        nll, slope = likelihood.slope(k, model.own_params, output, x, missing=True)
+        nll, slope = nll.astype("float64"), slope.astype("float64")
+    fisher = likelihood.information(model.own_params, output).astype("float64")
+    return nll, slope, xp.where(xp.concatenate([unseen] * len(likelihood.outputs), axis=1), 0, fisher)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae.backend import to_host
-from tinyvae.model.architecture import checked_count
+from tinyvae.model.description import checked_count
 from tinyvae.model.vae import VAE
 
 PATHS = ("line", "sphere")
@@ -57,9 +57,8 @@ def every_label(model: VAE, x: Any, y: np.ndarray, labels: np.ndarray | None = N
     labels (classes,): those that occur in the training data, where some of 0..classes-1 do not (default: all).
     Raises ValueError if the model is not conditional.
     """
-    classes = model.architecture.classes
-    if not classes:
-        raise ValueError("the model is not conditional: it knows no labels (train with --conditional)")
+    if not model.classes:
+        raise ValueError("the model is not conditional: it knows no labels (one that does is made with classes=...)")
     mu = to_host(model.encode(x, y)[0])  # (rows, latent)
-    labels = np.arange(classes) if labels is None else labels
+    labels = np.arange(model.classes) if labels is None else labels
     return np.repeat(mu, len(labels), axis=0), np.tile(labels, len(mu))

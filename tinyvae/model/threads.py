@@ -1,11 +1,11 @@
-"""One model, several threads: a lock of its own, held by whatever uses the buffers that its layers share.
+"""One model, several threads: a lock of its own, held while a call reads parameters or writes gradients.
 
     with model.lock:
-        output = model.forward(x, eps)
-        kept = model.nll.copy()
+        losses = model.loss_and_grad(x, eps)
+        kept = model.grads.flat.copy()
 
-It is re-entrant: who holds it may call any method of the model. What one call leaves behind in the model (`head`, `z`,
-`nll`, `grads`, ...) is another call's soon after, so it is read, or copied, before the lock is given back.
+It is re-entrant: who holds it may call any method of the model. What a method returns is the caller's own. But `grads`
+holds the gradient of the last batch, which is another call's soon after: it is read before the lock is given back.
 """
 
 import os

@@ -9,6 +9,7 @@ Neither is differentiated, so there is no backward here.
 import math
 
 from tinyvae.backend import Array, array_module
+from tinyvae.formula import formula, maximum, minimum, sqrt
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
@@ -49,3 +50,17 @@ def clip_scale(norm2: Array, max_norm: float) -> Array:
     """min(1, max_norm / |g|): the factor that shortens a gradient of squared norm `norm2` to at most max_norm."""
     xp = array_module(norm2)
     return xp.minimum(1, max_norm / xp.sqrt(xp.maximum(norm2, 1e-30)))
+
+
+@formula
+def adam_update(p, g, m, v, step, epsilon):
+    """The new p, m and v: `adam_step` with the corrections in step and epsilon (see `step_and_epsilon`)."""
+    m = m + (1 - BETA1) * (g - m)
+    v = v + (1 - BETA2) * (g * g - v)
+    return p - step * m / (sqrt(v) + epsilon), m, v
+
+
+@formula
+def shortened(g, norm2, max_norm):
+    """g times min(1, max_norm / |g|)."""
+    return g * minimum(1, max_norm / sqrt(maximum(norm2, 1e-30)))

@@ -9,43 +9,39 @@ The KL divergence has a closed form (the same paper, appendix B). Per dimension,
 
     KL = (mu^2 + sigma^2 - 1 - logvar) / 2
     dKL/dmu = mu          dKL/dlogvar = (sigma^2 - 1) / 2
+
+These are formulas of single numbers; on arrays (batch, latent) they give one number for each row and dimension.
 """
 
 from tinyvae.backend import Array, array_module
+from tinyvae.formula import backward_of, exp, expm1, formula
 
 
-def reparameterize_forward(mu: Array, logvar: Array, eps: Array) -> Array:
-    """z = mu + e^(logvar / 2) eps.  All (batch, latent)."""
-    xp = array_module(mu, logvar, eps)
-    return mu + xp.exp(0.5 * logvar) * eps  # (batch, latent)
+@formula
+def reparameterize_forward(mu, logvar, eps):
+    """z = mu + e^(logvar / 2) eps."""
+    return mu + exp(0.5 * logvar) * eps
 
 
-def reparameterize_backward(dz: Array, logvar: Array, eps: Array) -> tuple[Array, Array]:
-    """dmu = dz, dlogvar = dz eps e^(logvar / 2) / 2.  `eps` is the noise of the forward pass.  All (batch, latent)."""
-    xp = array_module(dz, logvar, eps)
-    dmu = dz  # (batch, latent)
-    dlogvar = dz * eps * (0.5 * xp.exp(0.5 * logvar))  # (batch, latent)
-    return dmu, dlogvar
+@backward_of(reparameterize_forward, "mu", "logvar")
+def reparameterize_backward(dz, logvar, eps):
+    """dmu = dz, dlogvar = dz eps e^(logvar / 2) / 2. `eps` is the noise of the forward pass."""
+    return dz, dz * eps * (0.5 * exp(0.5 * logvar))
 
 
-def kl_forward(mu: Array, logvar: Array) -> Array:
-    """KL(N(mu, sigma^2) || N(0, 1)) of each row and dimension, in nats: (mu^2 + e^logvar - 1 - logvar) / 2.
+@formula
+def kl_forward(mu, logvar):
+    """KL(N(mu, sigma^2) || N(0, 1)), in nats: (mu^2 + e^logvar - 1 - logvar) / 2; expm1 keeps it exact near 0.
 
-    mu, logvar (batch, latent) -> (batch, latent). The KL of a row is the sum over its dimensions.
+    The KL of a row is the sum over its dimensions.
     """
-    xp = array_module(mu, logvar)
-    return 0.5 * (mu * mu + (xp.expm1(logvar) - logvar))  # (batch, latent); expm1 keeps KL exact near 0
+    return 0.5 * (mu * mu + (expm1(logvar) - logvar))
 
 
-def kl_backward(dkl: Array | float, mu: Array, logvar: Array) -> tuple[Array, Array]:
-    """dmu = dkl mu, dlogvar = dkl (e^logvar - 1) / 2.
-
-    dkl broadcasts to (batch, latent); mu, logvar (batch, latent) -> dmu, dlogvar (batch, latent).
-    """
-    xp = array_module(mu, logvar)
-    dmu = dkl * mu  # (batch, latent)
-    dlogvar = dkl * (0.5 * xp.expm1(logvar))  # (batch, latent)
-    return dmu, dlogvar
+@backward_of(kl_forward, "mu", "logvar")
+def kl_backward(dkl, mu, logvar):
+    """dmu = dkl mu, dlogvar = dkl (e^logvar - 1) / 2."""
+    return dkl * mu, dkl * (0.5 * expm1(logvar))
 
 
 def free_bits_forward(kl: Array, free_bits: float) -> Array:

@@ -22,6 +22,19 @@ one draw out, since the mean of all is a mean of these means, and the logarithm 
 import math
 
 from tinyvae.backend import Array, array_module
+from tinyvae.formula import backward_of, formula
+
+
+@formula
+def log_prior_over_q(z, logvar, eps):
+    """(eps^2 + logvar - z^2) / 2, of one dimension."""
+    return 0.5 * (eps * eps + logvar - z * z)
+
+
+@backward_of(log_prior_over_q, "z", "logvar")
+def log_prior_over_q_slopes(d, z):
+    """dz = -d z, dlogvar = d / 2."""
+    return -d * z, 0.5 * d
 
 
 def log_prior_over_q_forward(z: Array, logvar: Array, eps: Array) -> Array:
@@ -29,8 +42,7 @@ def log_prior_over_q_forward(z: Array, logvar: Array, eps: Array) -> Array:
 
     z, logvar, eps (rows, latent) -> (rows,).
     """
-    array_module(z, logvar, eps)
-    return 0.5 * (eps * eps + logvar - z * z).sum(axis=1)  # (rows,)
+    return log_prior_over_q(z, logvar, eps).sum(axis=1)  # (rows,)
 
 
 def log_prior_over_q_backward(d: Array, z: Array) -> tuple[Array, Array]:
@@ -39,7 +51,8 @@ def log_prior_over_q_backward(d: Array, z: Array) -> tuple[Array, Array]:
     d (rows, 1); z (rows, latent) -> dz, dlogvar (rows, latent).
     """
     xp = array_module(d, z)
-    return -d * z, xp.broadcast_to(0.5 * d, z.shape)
+    dz, dlogvar = log_prior_over_q_slopes(d, z)
+    return dz, xp.broadcast_to(dlogvar, z.shape)
 
 
 def bound_forward(log_w: Array) -> Array:

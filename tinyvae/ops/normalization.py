@@ -16,9 +16,40 @@ the other rows.
 """
 
 from tinyvae.backend import Array, array_module
+from tinyvae.formula import formula, sqrt
 
 EPSILON = 1e-5  # so that a column without variance is not divided by 0
 MOMENTUM = 0.1  # the share of the newest batch in the running averages
+
+
+@formula
+def inverse_root(v):
+    """r = 1 / sqrt(v + EPSILON)."""
+    return 1 / sqrt(v + EPSILON)
+
+
+@formula
+def normalized(a, m, r):
+    """h = (a - m) r."""
+    return (a - m) * r
+
+
+@formula
+def scaled_and_shifted(a, m, r, scale, shift):
+    """y = scale h + shift."""
+    return scale * normalized(a, m, r) + shift
+
+
+@formula
+def batch_norm_da(dy, h, r, scale, dscale, dshift, share):
+    """da = r scale (dy - dshift / n - h dscale / n), with share = 1 / n."""
+    return scale * r * (dy - dshift * share - h * (dscale * share))
+
+
+@formula
+def running_average(average, new):
+    """(1 - MOMENTUM) average + MOMENTUM new: an average that forgets."""
+    return (1 - MOMENTUM) * average + MOMENTUM * new
 
 
 def batch_norm_forward(a: Array, scale: Array, shift: Array) -> tuple[Array, Array, Array, Array]:
@@ -26,11 +57,10 @@ def batch_norm_forward(a: Array, scale: Array, shift: Array) -> tuple[Array, Arr
 
     a (rows, columns), scale, shift (columns,) -> y (rows, columns), h (rows, columns), m, v (columns,).
     """
-    xp = array_module(a, scale, shift)
+    array_module(a, scale, shift)
     m = a.mean(axis=0)  # (columns,)
-    centred = a - m  # (rows, columns)
-    v = (centred * centred).mean(axis=0)  # (columns,)
-    h = centred / xp.sqrt(v + EPSILON)  # (rows, columns)
+    v = ((a - m) * (a - m)).mean(axis=0)  # (columns,)
+    h = normalized(a, m, inverse_root(v))  # (rows, columns)
     return scale * h + shift, h, m, v
 
 
@@ -39,11 +69,10 @@ def batch_norm_backward(dy: Array, h: Array, v: Array, scale: Array) -> tuple[Ar
 
     dy (rows, columns); h and v from the forward; scale (columns,) -> da (rows, columns), dscale, dshift (columns,).
     """
-    xp = array_module(dy, h, v, scale)
+    array_module(dy, h, v, scale)
     dscale = (dy * h).sum(axis=0)  # (columns,)
     dshift = dy.sum(axis=0)  # (columns,)
-    n = dy.shape[0]
-    da = (scale / xp.sqrt(v + EPSILON)) * (dy - dshift / n - h * (dscale / n))  # (rows, columns)
+    da = batch_norm_da(dy, h, inverse_root(v), scale, dscale, dshift, 1 / dy.shape[0])  # (rows, columns)
     return da, dscale, dshift
 
 
@@ -52,11 +81,5 @@ def batch_norm_evaluate(a: Array, scale: Array, shift: Array, mean: Array, var: 
 
     a (rows, columns), the others (columns,) -> y (rows, columns).
     """
-    xp = array_module(a, scale, shift, mean, var)
-    return scale * ((a - mean) / xp.sqrt(var + EPSILON)) + shift
-
-
-def running_average(average: Array, new: Array) -> Array:
-    """(1 - MOMENTUM) average + MOMENTUM new: an average that forgets.  Any one shape."""
-    array_module(average, new)
-    return (1 - MOMENTUM) * average + MOMENTUM * new
+    array_module(a, scale, shift, mean, var)
+    return scaled_and_shifted(a, mean, inverse_root(var), scale, shift)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyvae.backend import to_host
-from tinyvae.model.architecture import Architecture
+from tinyvae.model.description import Description
 from tinyvae.model.vae import VAE
 from tinyvae.training import streams
 from tinyvae.training.config import Config
@@ -50,12 +50,12 @@ def losses(outcomes: list[Outcome]) -> Findings:
     rows = [
         (
             o.name, f"{o.model.params.flat.size:,}", f"{o.row.test_loss:.2f}", f"{o.row.test_nll:.2f}",
-            f"{o.row.test_kl:.2f}", f"{o.config.beta:g}", f"{o.row.active_units} of {o.config.latent}",
+            f"{o.row.test_kl:.2f}", o.config.objective_part().formula(), f"{o.row.active_units} of {o.config.latent}",
         )
         for o in outcomes
     ]  # fmt: skip
-    columns = ("variant", "parameters", "loss", "nll", "kl", "beta", "active units")
-    return Findings("test set, nats for each datum: loss = nll + beta kl", columns, tuple(rows))
+    columns = ("variant", "parameters", "loss", "nll", "kl", "the loss is", "active units")
+    return Findings("test set, nats for each datum", columns, tuple(rows))
 
 
 def measure(recipe: str, outcomes: list[Outcome], told: Told = lambda stage: None) -> list[Findings]:
@@ -76,7 +76,7 @@ def shared_weights(outcomes: list[Outcome], told: Told) -> list[Findings]:
     return [Findings("test images decoded from mu, squared error summed over pixels", columns, tuple(rows))]
 
 
-def size_of(architecture: Architecture) -> int:
+def size_of(architecture: Description) -> int:
     """The number of parameters of an architecture."""
     return sum(int(np.prod(shape)) for shape in architecture.shapes().values())
 

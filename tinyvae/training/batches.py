@@ -11,41 +11,52 @@ from typing import NamedTuple
 import numpy as np
 
 from tinyvae.backend import Array
+from tinyvae.formula import formula, where
+from tinyvae.loop import Loop
 from tinyvae.model.vae import VAE
 from tinyvae.training import streams
+
+
+@formula
+def drawn(x, u):
+    """1 where u < x, else 0: a draw with probability x, for u uniform on [0, 1)."""
+    return where(u < x, 1.0, 0.0)
+
+
+DRAWN = Loop([drawn])
 
 
 class Batch(NamedTuple):
     """Rows of data with their noise, and their labels for a conditional model (else None)."""
 
     x: Array  # (batch, data)
-    eps: Array  # (batch, latent), or (batch, K, latent): K draws for each row
+    eps: Array  # (batch K, latent): K draws for each row, side by side
     y: Array | None  # (batch,)
 
 
 class Batches:
-    """The rows of `x`, as batches for a model. Data stays on the model's device; bytes stay bytes, and real numbers
-    wider than the model's are narrowed at once instead of in every batch.
+    """The rows of `x`, as batches for a model. Data stays on the model's device; bytes and float32 stay what they are,
+    all else becomes the model's dtype at once instead of in every batch.
 
-    labels (rows,) are needed by a conditional model alone; `draws` is the K of the importance-weighted bound, 0 for the
-    ELBO. What a batch holds are views on buffers: the next one overwrites it.
+    labels (rows,) are needed by a conditional model alone; `draws` is the K of the objective. What a batch holds are
+    views on buffers: the next one overwrites it.
     """
 
     def __init__(
         self, model: VAE, x: np.ndarray, scale: float, batch_size: int, dynamic: bool,
-        labels: np.ndarray | None = None, draws: int = 0,
+        labels: np.ndarray | None = None, draws: int = 1,
     ) -> None:  # fmt: skip
         self.model, self.scale, self.dynamic = model, scale, dynamic
         xp, rows = model.backend.xp, min(batch_size, x.shape[0])
         self.rows, self.batch_size, self.draws = x.shape[0], rows, draws
-        narrower = model.dtype if x.dtype.itemsize > model.dtype.itemsize else x.dtype
-        self.data = model.backend.asarray(x, narrower)  # (rows, data)
-        self.raw = xp.empty((rows, x.shape[1]), dtype=self.data.dtype)
+        small = x.dtype in (np.uint8, np.float32)
+        self.data = model.backend.asarray(x, x.dtype if small else model.dtype)  # (rows, data)
         self.x = xp.empty((rows, x.shape[1]), dtype=model.dtype)
         self.u = xp.empty((rows if dynamic else 0, x.shape[1]), dtype=model.dtype)
-        latent = model.architecture.latent_dim
-        self.eps = xp.empty((rows, draws, latent) if draws else (rows, latent), dtype=model.dtype)
-        labels = labels if model.architecture.classes else None
+        self.eps = xp.empty((rows * draws, model.latent_dim), dtype=model.dtype)
+        self.kernels = model.make_kernels()
+        self.missing = x.dtype.kind == "f" and bool(np.isnan(x.sum()))  # numbers that were not observed
+        labels = labels if model.classes else None
         model.architecture.check_labels(labels, self.rows)
         self.labels = None if labels is None else model.backend.asarray(labels)  # (rows,)
 
@@ -71,15 +82,19 @@ class Batches:
     def _serve(self, order: np.ndarray, key: tuple[int, ...], skip: int) -> Iterator[Batch]:
         rng = self.model.backend.generator(*key)
         rows = self.model.backend.asarray(order)  # (rows,), on the device
-        for i, n in enumerate(self.sizes()):
-            x, eps, u = self.x[:n], self.eps[:n], self.u[:n]  # (n, data), (n, latent), (n, data)
+        sizes = self.sizes()
+        # (n, data), (n K, latent), (n, data); the same views for all batches, which kernels quickly compare
+        views = {n: (self.x[:n], self.eps[: n * self.draws], self.u[:n]) for n in set(sizes)}
+        for i, n in enumerate(sizes):
+            x, eps, u = views[n]
             rng.standard_normal(out=eps, dtype=eps.dtype)
             if self.dynamic:
                 rng.random(size=u.shape, out=u, dtype=u.dtype)  # without a size CuPy draws one number for all
             if i < skip:
                 continue
             batch = rows[i * self.batch_size : i * self.batch_size + n]
-            self.model.kernels.gather(self.data, batch, self.scale, x=x, raw=self.raw[:n])
+            self.kernels.begin("batch", n)
+            self.kernels.gather(self.data, batch, self.scale, x)
             if self.dynamic:
-                self.model.kernels.binarize(x, u)
+                self.kernels.map(DRAWN, x=x, u=u, out=(x,))
             yield Batch(x, eps, None if self.labels is None else self.labels[batch])

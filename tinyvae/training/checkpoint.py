@@ -12,7 +12,7 @@ import math
 import os
 import re
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,15 @@ from safetensors.numpy import save as to_safetensors
 
 from tinyvae.backend import to_host
 from tinyvae.errors import CheckpointError
-from tinyvae.model.architecture import Architecture
+from tinyvae.model.description import Description
+from tinyvae.model.stored import described
 from tinyvae.model.vae import VAE
+from tinyvae.parts import UnknownPartError
 from tinyvae.training import files
-from tinyvae.training.fields import from_json, parse_json, show
+from tinyvae.training.fields import parse_json, show
 
-FORMAT = "tinyvae 1"
+FORMAT = "tinyvae 2"
+EARLIER = ("tinyvae 1",)  # formats whose models are read, and whose runs are not gone on with
 METADATA = "tinyvae"  # the key of our entry in the file's metadata
 MAX_HEADER = 1_000_000  # bytes; a header of 100 tensors takes about 10,000
 MOMENTS = ("adam.m", "adam.v")
@@ -43,24 +46,33 @@ class UnreadableError(CheckpointError):
     """The disk, or a permission, stands between us and a checkpoint that may be whole."""
 
 
+class StrangerError(CheckpointError):
+    """A checkpoint is of a class that is not the package's own, and that nobody has handed over."""
+
+    def __init__(self, path: Path, error: UnknownPartError) -> None:
+        self.kind = error.kind
+        super().__init__(f"{path}: is made with the {self.kind} {show(error.name)}, which is not the package's own")
+
+
 @dataclass
 class Checkpoint:
     """A checkpoint in memory, verified: the parameters by name, Adam's moments (if any), architecture and run state."""
 
     path: Path
-    architecture: Architecture
+    architecture: Description
     dtype: str
     params: Tensors
     moments: Tensors  # empty in a model file
     best: np.ndarray | None  # (parameters,), of the best epoch, where it is not the last
     run: dict[str, Any]  # empty in a model file
+    format: str = FORMAT
 
     def model(self, backend: str = "numpy", kernels: str | None = None, device: int = 0) -> VAE:
         """A VAE with these parameters."""
         self._check_tensors(
             self.params, self.architecture.shapes()
         )  # first, so that a model is no larger than its file
-        model = VAE(**self.architecture.to_dict(), dtype=self.dtype, backend=backend, kernels=kernels, device=device)
+        model = VAE.of(self.architecture, dtype=self.dtype, backend=backend, kernels=kernels, device=device)
         self.copy_params_into(model)
         return model
 
@@ -114,18 +126,26 @@ def save(model: VAE, path: str | Path) -> None:
     save_checkpoint(Path(path), model.architecture, model.dtype.name, params, run={})
 
 
-def load(path: str | Path, backend: str = "numpy", kernels: str | None = None, device: int = 0) -> VAE:
+def load(
+    path: str | Path, backend: str = "numpy", kernels: str | None = None, device: int = 0, known: Sequence[type] = ()
+) -> VAE:
     """The model saved at `path`: a file written by `save`, a training checkpoint, or a run directory (its last one).
+
+    known: classes of likelihoods and layers that are not the package's own. Without them a model made of such is
+    refused: a file never makes code run.
 
     Raises CheckpointError, naming the file and the cause, if it is missing, damaged or of another format.
     """
     path = Path(path)
-    checkpoint = read_last(path)[0] if path.is_dir() else read_checkpoint(path)
+    try:
+        checkpoint = read_last(path, known)[0] if path.is_dir() else read_checkpoint(path, known)
+    except StrangerError as error:
+        raise CheckpointError(f"{error}; hand its class over: load(path, known=[Mine])") from error
     return checkpoint.model(backend, kernels, device)
 
 
 def save_checkpoint(
-    path: Path, architecture: Architecture, dtype: str, tensors: Mapping[str, Any], run: dict[str, Any]
+    path: Path, architecture: Description, dtype: str, tensors: Mapping[str, Any], run: dict[str, Any]
 ) -> None:
     """Write tensors (parameters by name, moments, the best) and run state to `path`, atomically and durably.
 
@@ -142,8 +162,12 @@ def save_checkpoint(
     files.write_bytes(path, to_safetensors(arrays, metadata={METADATA: f"{text}\n{_digest(text, arrays)}"}))
 
 
-def read_checkpoint(path: Path) -> Checkpoint:
-    """The checkpoint at `path`, its digest verified. Raises CheckpointError for anything else than a whole one."""
+def read_checkpoint(path: Path, known: Sequence[type] = ()) -> Checkpoint:
+    """The checkpoint at `path`, its digest verified.
+
+    Raises CheckpointError for anything else than a whole one, of which StrangerError if it needs a class that is not
+    in `known`.
+    """
     try:
         content = files.read_regular(path, limit=_memory())
     except FileNotFoundError as error:
@@ -158,7 +182,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
         found = about["format"]
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: is damaged (its description cannot be read)") from error
-    if found != FORMAT:
+    if found not in (FORMAT, *EARLIER):
         raise CheckpointError(f"{path}: has format {show(found)}, but this version reads {FORMAT!r}")
     try:
         tensors = parse_safetensors(content)
@@ -169,13 +193,15 @@ def read_checkpoint(path: Path) -> Checkpoint:
     moments = {name: tensors.pop(name) for name in MOMENTS if name in tensors}
     best = tensors.pop(BEST, None)
     try:
-        architecture, dtype, run = _described(about)
+        architecture, dtype, run = _described(about, known)
+    except UnknownPartError as error:
+        raise StrangerError(path, error) from error
     except ValueError as error:
         raise CheckpointError(f"{path}: describes no model that this version can build ({error})") from error
-    return Checkpoint(path, architecture, dtype, tensors, moments, best, run)
+    return Checkpoint(path, architecture, dtype, tensors, moments, best, run, found)
 
 
-def _described(about: dict[str, Any]) -> tuple[Architecture, str, dict[str, Any]]:
+def _described(about: dict[str, Any], known: Sequence[type]) -> tuple[Description, str, dict[str, Any]]:
     """The parts of a description, of the right types. Raises ValueError for any others."""
     if set(about) != {"format", "architecture", "dtype", "run"}:
         raise ValueError(f"it has {', '.join(sorted(about))[:80]}, not architecture, dtype, format and run")
@@ -185,13 +211,7 @@ def _described(about: dict[str, Any]) -> tuple[Architecture, str, dict[str, Any]
         raise ValueError(f"run must be a table of names, not {show(about['run'])}")
     if not isinstance(about["architecture"], dict):
         raise ValueError(f"architecture must be a table of names, not {show(about['architecture'])}")
-    a = from_json(Architecture, {**Architecture.ABSENT, **about["architecture"]}, "architecture")
-    architecture = Architecture.checked(
-        a.data_dim, a.hidden, a.latent_dim, a.decoder_hidden, a.activation, a.likelihood, a.sigma, a.tied, a.classes,
-        a.conv, a.image_shape, a.batch_norm,
-    )  # fmt: skip
-    if architecture != a:
-        raise ValueError("its parts contradict each other")
+    architecture = described(about["architecture"], known)
     return architecture, about["dtype"], about["run"]
 
 
@@ -259,17 +279,20 @@ def saved_numbers(run: Path, path_of: Callable[[Path, int], Path]) -> list[int]:
     return sorted(n for n in numbers if path_of(run, n).name in names)
 
 
-def read_last(run: Path) -> tuple[Checkpoint, list[str]]:
+def read_last(run: Path, known: Sequence[type] = ()) -> tuple[Checkpoint, list[str]]:
     """The newest whole checkpoint of a run, and one line for each newer one that is damaged.
 
-    Raises CheckpointError if there is none, or if a newer one cannot be read at all: the fault may pass.
+    Raises CheckpointError if there is none, or if a newer one cannot be read at all: the fault may pass, and a class
+    that is not known may be handed over.
     """
     problems = []
     for path in reversed(saved_steps(run)):
         try:
-            return read_checkpoint(path), problems
+            return read_checkpoint(path, known), problems
         except UnreadableError as error:
             raise UnreadableError(f"{error}; if that lasts, move it away to use the one before") from error
+        except StrangerError:
+            raise
         except CheckpointError as error:
             problems.append(str(error))
     if problems:

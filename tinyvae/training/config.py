@@ -5,16 +5,27 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from tinyvae import likelihoods, objectives, parts
 from tinyvae.kernels import NAMES as KERNELS
-from tinyvae.model.architecture import ACTIVATION_NAMES, LIKELIHOODS, parse_sigma
+from tinyvae.likelihoods import likelihood as likelihood_named
+from tinyvae.likelihoods.likelihood import Likelihood
+from tinyvae.objectives import objective as objective_named
+from tinyvae.objectives.objective import Objective
+from tinyvae.ops.activations import ACTIVATIONS
 from tinyvae.training.data.convert import how_to_convert, is_path
 from tinyvae.training.data.dataset import MIN_ROWS
 from tinyvae.training.data.regular import FOLDER, exists, problem
 
 BINARIZE = ("none", "threshold", "dynamic")
 SCHEDULES = ("constant", "cosine")
-OBJECTIVES = ("elbo", "iwae")
-DEFAULT_IMPORTANCE = 5  # draws, the smaller of the two numbers in Burda et al. 2016
+ACTIVATION_NAMES = tuple(name for name, a in ACTIVATIONS.items() if not a.identity)
+SPELLINGS = {  # an option that is short for one of a part's: which part, and its option there
+    "sigma": ("likelihood", "sigma"),
+    "beta": ("objective", "beta"),
+    "beta_warmup": ("objective", "beta_warmup"),
+    "free_bits": ("objective", "free_bits"),
+    "importance": ("objective", "draws"),
+}
 BACKENDS = ("auto", "numpy", "cupy")
 DTYPES = ("float32", "float64")
 
@@ -45,9 +56,9 @@ class Config:
     likelihood: str | None = None
     sigma: str | None = None
     binarize: str = "none"
-    beta: float = 1.0
-    beta_warmup: int = 0
-    free_bits: float = 0.0
+    beta: float | None = None
+    beta_warmup: float | None = None
+    free_bits: float | None = None
     objective: str = "elbo"
     importance: int | None = None
     epochs: int | None = None
@@ -77,32 +88,55 @@ class Config:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"--{name.replace('_', '-')} must be above 0 and finite, not {value}")
-        if self.sigma is not None:
-            parse_sigma(self.sigma)
+        self.objective_part()
+        if self.likelihood is not None:
+            self.likelihood_part()
         if self.tf32:
             self._check_tf32()
-        self._check_objective()
         if self.batch_norm and self.batch_size == 1:
             raise ValueError("--batch-norm needs the variance of a batch: make --batch-size larger than 1")
         if self.conditional and self.leave_out is not None:
             raise ValueError("--conditional does not go with --leave-out: a label never seen is none to ask for")
 
-    def _check_objective(self) -> None:
-        """The importance-weighted bound has no KL term that could be weighted."""
-        if self.objective == "elbo":
-            if self.importance is not None:
-                raise ValueError("--importance is the number of draws of --objective iwae: add that, or leave it out")
-            return
-        for name, value, default in [
-            ("beta", self.beta, 1), ("beta_warmup", self.beta_warmup, 0), ("free_bits", self.free_bits, 0)
-        ]:  # fmt: skip
-            if value != default:
-                option = f"--{name.replace('_', '-')}"
-                raise ValueError(f"{option} weighs the KL of the ELBO: leave it out with --objective iwae")
+    def likelihood_part(self) -> Likelihood:
+        """The likelihood, with what `sigma` says. Raises ValueError for one that there is not."""
+        return self._part("likelihood")
 
-    def draws(self) -> int:
-        """How many draws of z for each row make the importance-weighted bound; 0 for the ELBO."""
-        return 0 if self.objective == "elbo" else self.importance or DEFAULT_IMPORTANCE
+    def objective_part(self) -> Objective:
+        """The objective, with what beta and the like say. Raises ValueError for one that there is not."""
+        return self._part("objective")
+
+    def _part(self, kind: str) -> Any:
+        text = self._with_spellings(kind)
+        try:
+            return _BY_NAME[kind](text)
+        except parts.UnknownPartError as error:
+            raise parts.UnknownPartError(kind, error.name, error.there, asked=f"--{kind}") from error
+        except ValueError as error:
+            about, _, rest = str(error).partition(" ")
+            option = about.rpartition(":")[2]  # "elbo:beta", or beta
+            short = [s for s in SPELLINGS if SPELLINGS[s] == (kind, option) and getattr(self, s) is not None]
+            named = short[0].replace("_", "-") if short else kind
+            raise ValueError(f"--{named} {rest}" if short or about == kind else f"--{kind} {text}: {error}") from error
+
+    def _with_spellings(self, kind: str) -> str:
+        text = getattr(self, kind)
+        name = text.partition(":")[0]
+        for short, (part, option) in SPELLINGS.items():
+            value = getattr(self, short)
+            if part != kind or value is None:
+                continue
+            flag, has = f"--{short.replace('_', '-')}", parts.options_of(_BY_NAME[kind](name))
+            if option not in has:
+                folder, base = _FOLDERS[kind]
+                others = " or ".join(parts.having(folder, base, option))
+                raise ValueError(
+                    f"{flag} is no option of {name}, but of --{kind} {others}: ask for that, or leave it out"
+                )
+            if f"{option}=" in text.replace("-", "_"):
+                raise ValueError(f"{flag} and --{kind} {text} both say {option}: leave one away")
+            text += f"{',' if ':' in text else ':'}{option}={value}"
+        return text
 
     def _check_tf32(self) -> None:
         """Only the captured step of the CUDA kernels rounds to TF32."""
@@ -115,8 +149,12 @@ class Config:
             "--conv": bool(self.conv),
             "--batch-norm": self.batch_norm,
             "--conditional": self.conditional,
-            "--objective iwae": self.objective == "iwae",
+            f"--activation {self.activation}": ACTIVATIONS[self.activation].captured is None,
+            f"--objective {parts.text_of(self.objective_part())}": not self.objective_part().captured,
         }
+        if self.likelihood is not None:
+            part = self.likelihood_part()
+            conflicts[f"--likelihood {parts.text_of(part)}"] = not part.captured
         wrong = [option for option, conflict in conflicts.items() if conflict]
         if wrong:
             raise ValueError(f"--tf32 is for --backend cupy with its fused kernels, and does not go with {wrong[0]}")
@@ -131,16 +169,17 @@ class Config:
             defaults["epochs"] = min(max(round(STEPS_FOR_OWN_DATA / batches), 10), 500)
         if self.conv:
             defaults["hidden"] = ()  # convolutions are the hidden layers
-        sigma = defaults.pop("sigma")  # the default of a Gaussian only
+        usual = defaults.pop("likelihood")
         for option, default in defaults.items():
             if values[option] is None:
                 values[option] = default
-        if values["likelihood"] == "gaussian" and values["sigma"] is None:
-            values["sigma"] = sigma
-        if values["likelihood"] == "bernoulli" and values["sigma"] is not None:
-            raise ValueError("--sigma belongs to a Gaussian: add --likelihood gaussian, or leave it out")
-        if values["objective"] == "iwae" and values["importance"] is None:
-            values["importance"] = DEFAULT_IMPORTANCE
+        asked = values["likelihood"] or usual.partition(":")[0]
+        if asked == usual.partition(":")[0] and not _says(self, usual):
+            asked = usual  # with the options that suit the data
+        spelled = Config(**{**values, "likelihood": asked})
+        values["likelihood"] = parts.text_of(spelled.likelihood_part())
+        values["objective"] = parts.text_of(spelled.objective_part())
+        values.update(dict.fromkeys(SPELLINGS))  # said by now
         if values["checkpoint_every"] is None:
             values["checkpoint_every"] = max(1, values["epochs"] // 20)
         return Config(**values)
@@ -148,8 +187,8 @@ class Config:
     def check_resolved(self) -> None:
         """Raises ValueError unless this is what `resolved` returns, with the backend and kernels that were found."""
         needed = ["hidden", "latent", "likelihood", "epochs", "batch_size", "kernels", "checkpoint_every"]
-        needed += ["sigma"] if self.likelihood == "gaussian" else []
-        needed += ["importance"] if self.objective == "iwae" else []
+        if any(getattr(self, short) is not None for short in SPELLINGS):
+            raise ValueError("config spells an option of a part that has its own place")
         missing = [name for name in needed if getattr(self, name) is None]
         if missing:
             raise ValueError(f"config has no {missing[0]}")
@@ -163,11 +202,33 @@ class Config:
 
     def differences(self, given: dict[str, Any]) -> list[str]:
         """One line for each option in `given` whose value here is another."""
-        return [
-            f"--{name.replace('_', '-')} is {_show(getattr(self, name))} in the run, not {_show(value)}"
-            for name, value in given.items()
-            if getattr(self, name) != value
-        ]
+        found = []
+        for name, value in given.items():
+            here = getattr(self, name)
+            if name in SPELLINGS:
+                kind, option = SPELLINGS[name]
+                here = getattr(_BY_NAME[kind](getattr(self, kind)), option, None)
+            elif name in _BY_NAME:
+                own = _BY_NAME[name](here)
+                if value == here.partition(":")[0] or _BY_NAME[name](value) == own:
+                    continue
+            if here != value:
+                found.append(f"--{name.replace('_', '-')} is {_show(here)} in the run, not {_show(value)}")
+        return found
+
+
+_BY_NAME: dict[str, Any] = {"likelihood": likelihood_named, "objective": objective_named}
+_FOLDERS: dict[str, Any] = {"likelihood": (likelihoods, Likelihood), "objective": (objectives, Objective)}
+
+
+def _says(config: Config, usual: str) -> bool:
+    """Whether an option of the usual likelihood is given another value."""
+    options = [item.partition("=")[0] for item in usual.partition(":")[2].split(",")]
+    return any(
+        SPELLINGS[name] == ("likelihood", o) and getattr(config, name) is not None
+        for name in SPELLINGS
+        for o in options
+    )
 
 
 _CHOICES = {
@@ -175,18 +236,15 @@ _CHOICES = {
     "kernels": KERNELS,
     "dtype": DTYPES,
     "activation": ACTIVATION_NAMES,
-    "likelihood": LIKELIHOODS,
     "binarize": BINARIZE,
     "lr_schedule": SCHEDULES,
-    "objective": OBJECTIVES,
 }
 _AT_LEAST: dict[str, int] = {
-    "device": 0, "hidden": 1, "decoder_hidden": 1, "latent": 1, "conv": 1, "beta": 0,
-    "beta_warmup": 0, "free_bits": 0, "importance": 1, "epochs": 1, "batch_size": 1, "accumulate": 1, "patience": 1,
-    "seed": 0, "checkpoint_every": 1,
+    "device": 0, "hidden": 1, "decoder_hidden": 1, "latent": 1, "conv": 1, "importance": 1, "epochs": 1,
+    "batch_size": 1, "accumulate": 1, "patience": 1, "seed": 0, "checkpoint_every": 1,
 }  # fmt: skip
 _DEFAULTS: dict[str, Any] = {
-    "hidden": (400,), "latent": 20, "likelihood": "bernoulli", "sigma": "learned", "epochs": 10, "batch_size": 128,
+    "hidden": (400,), "latent": 20, "likelihood": "bernoulli", "epochs": 10, "batch_size": 128,
 }  # fmt: skip
 _DEFAULTS_OF: dict[str, dict[str, Any]] = {
     "digits": {"hidden": (128,), "latent": 8, "epochs": 300, "batch_size": 64},
@@ -196,8 +254,7 @@ _DEFAULTS_OF: dict[str, dict[str, Any]] = {
     "two-gaussians": {  # a learned sigma explains so few points alone, and z is left with nothing to say
         "hidden": (64, 64),
         "latent": 2,
-        "likelihood": "gaussian",
-        "sigma": "fixed:0.5",
+        "likelihood": "gaussian:sigma=fixed:0.5",
         "epochs": 500,
         "batch_size": 50,
     },

@@ -10,7 +10,7 @@ from statistics import NormalDist
 import numpy as np
 
 from tinyvae.backend import to_host
-from tinyvae.model.architecture import Architecture
+from tinyvae.model.description import Description
 from tinyvae.model.steering import every_label, interpolate, listed
 from tinyvae.model.vae import VAE
 from tinyvae.training import streams
@@ -26,7 +26,7 @@ MANIFOLD = 15  # images along each side
 DPI = 150
 
 
-def names(a: Architecture, image_shape: tuple[int, int] | None) -> list[str]:
+def names(a: Description, image_shape: tuple[int, int] | None) -> list[str]:
     """The pictures that a run of this model has, in the order a reader wants them."""
     plane = a.data_dim == 2  # the data itself can be drawn
     wanted = {
@@ -156,8 +156,8 @@ def labels(model: VAE, dataset: Dataset, labels: np.ndarray | None = None, n: in
 
 
 def ink_of(model: VAE, x: np.ndarray) -> tuple[float, float]:
-    """The values that are drawn white and black: 0 and 1 for a Bernoulli, else the smallest and largest of x."""
-    return (0.0, 1.0) if model.architecture.likelihood == "bernoulli" else (float(x.min()), float(x.max()))
+    """The values that are drawn white and black: the ends of where x can lie, else the smallest and largest of x."""
+    return model.likelihood.interval or (float(x.min()), float(x.max()))
 
 
 @own_style()

@@ -15,7 +15,7 @@ touch the parameters and moments.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
@@ -24,7 +24,6 @@ import numpy as np
 from tinyvae.backend import Array, to_host
 from tinyvae.kernels.cuda.launch import launcher
 from tinyvae.kernels.cuda.table import (
-    ACTIVATION_NAMES,
     GROUP,
     PAIR,
     SCHEDULE_COLUMNS,
@@ -32,7 +31,10 @@ from tinyvae.kernels.cuda.table import (
     group_blocks,
     tiles,
 )
+from tinyvae.layers.layer import Bound
 from tinyvae.model.vae import VAE
+from tinyvae.objectives.objective import Objective
+from tinyvae.ops.activations import activation as activation_named
 from tinyvae.training.batches import Batches
 
 AHEAD = 32  # the host is at most twice so many steps ahead of the device: see `_keep_pace`
@@ -57,15 +59,34 @@ class GraphStep:
     """The training step of a model on its batches.
 
     m, v (parameters,) are Adam's moments; they and the model's parameters are changed in place. With `tf32` products
-    are rounded to TF32. A graph holds `steps_per_graph` steps: more than one is for measuring.
+    are rounded to TF32. A graph holds `steps_per_graph` steps: more than one is for measuring. Of the objective it
+    takes the free bits; beta, which may change, is in the schedule of every epoch.
+
+    Raises ValueError for what `suits` denies, and for data that holds NaN: its kernels take every number for observed.
     """
+
+    @staticmethod
+    def suits(model: VAE, objective: Objective) -> bool:
+        """Whether it knows this model and objective: dense layers on a GPU, and kernels by hand for the rest.
+
+        A class that inherits from one with a kernel may compute something else, so it must say itself that it has one.
+        """
+        likelihood = model.likelihood
+        name = model.architecture.plain_activation()
+        known = name is not None and activation_named(name).captured is not None and likelihood.encoder_input is None
+        by_hand = bool(likelihood.captured) and objective.captured
+        theirs = all("captured" in vars(type(part)) for part in (likelihood, objective))
+        return model.kernels_name == "cuda" and known and by_hand and theirs
 
     def __init__(
         self, model: VAE, batches: Batches, m: Array, v: Array,
-        free_bits: float = 0.0, tf32: bool = False, steps_per_graph: int = 1,
+        objective: Objective, tf32: bool = False, steps_per_graph: int = 1,
     ) -> None:  # fmt: skip
+        if batches.missing or not self.suits(model, objective):
+            raise ValueError("the captured step does not know this model and objective, or data with NaN")
         self.xp = xp = model.backend.xp
-        self.model, self.m, self.v, self.free_bits = model, m, v, free_bits
+        self.model, self.m, self.v = model, m, v
+        self.free_bits: float = asdict(objective)["free_bits"]
         self.capacity, self.steps_per_graph = batches.batch_size, steps_per_graph
         self.launch_kernel = launcher(xp, tf32).launch
         self.order = xp.zeros(batches.rows, dtype="int32")  # of the rows in the epoch
@@ -159,11 +180,14 @@ class GraphStep:
 
     def _plan(self, batches: Batches) -> list[Launch]:
         """The kernels of a step with their arguments, in order. All buffers are made here, for a full batch."""
-        model, architecture = self.model, self.model.architecture
-        latent, data_dim = architecture.latent_dim, architecture.data_dim
-        activation = ACTIVATION_NAMES.index(architecture.activation)
+        model = self.model
+        latent, data_dim = model.latent_dim, model.data_dim
+        name = model.architecture.plain_activation()
+        assert name is not None  # see `suits`
+        activation = activation_named(name).captured
+        assert activation is not None
         x, z, eps, kl = (self._empty(width) for width in (data_dim, latent, latent, latent))
-        encoder, decoder = self._layers("encoder"), self._layers("decoder")
+        encoder, decoder = self._layers(model.encoder), self._layers(model.decoder)
         head, output = encoder[-1], decoder[-1]
 
         gather = "gather_bytes" if batches.data.dtype == np.uint8 else "gather_floats"
@@ -203,7 +227,7 @@ class GraphStep:
             "m": self.m, "v": self.v, "g": None, "state": self.state, "schedule": self.schedule,
         }))  # fmt: skip
         learned = [None, None, None]  # the shared logvar and its moments, unless it is fixed or there is none
-        if architecture.sigma == "learned":
+        if "likelihood.logvar" in model.params:
             place = self._offsets()["likelihood.logvar"]
             learned = [flat[place : place + 1] for flat in (model.params.flat, self.m, self.v)]  # (1,) each
         plan.append(("finish_step", {
@@ -213,18 +237,15 @@ class GraphStep:
         }))  # fmt: skip
         return plan
 
-    def _layers(self, part: str) -> list[Layer]:
+    def _layers(self, half: Sequence[Bound]) -> list[Layer]:
         """The encoder's or the decoder's layers, with their buffers."""
-        architecture, params = self.model.architecture, self.model.params
-        widths = architecture.encoder_widths if part == "encoder" else architecture.decoder_widths
         layers = []
-        for i, (inputs, outputs) in enumerate(pairwise(widths)):
-            transposed = architecture.tied and part == "decoder"
-            W = params[f"encoder.{len(widths) - 2 - i}.weight" if transposed else f"{part}.{i}.weight"]
+        for layer, p, _ in half:
+            transposed = "of.weight" in p  # a tied layer's, which is another's
+            W = p["of.weight" if transposed else "weight"]
             weight = {"W": W, "ldw": W.shape[1], "transposed": transposed}
-            is_output = part == "decoder" and i == len(widths) - 2
-            y = None if is_output else self._empty(outputs)
-            layers.append(Layer(inputs, outputs, weight, params[f"{part}.{i}.bias"], y, dy=self._empty(outputs)))
+            y = None if layer is self.model.decoder[-1].layer else self._empty(layer.width)
+            layers.append(Layer(layer.inputs, layer.width, weight, p["bias"], y, dy=self._empty(layer.width)))
         return layers
 
     def _forward(self, layer: Layer, x: Array, activation: int) -> Launch:
@@ -242,21 +263,25 @@ class GraphStep:
 
     def _loss(self, output: Layer, target: Array) -> tuple[Launch, Array, Array]:
         """The output layer with the likelihood; its nll, (rows, tiles), and that of a shared logvar's gradient."""
-        architecture = self.model.architecture
-        predicted = architecture.sigma == "predicted"
-        columns = architecture.data_dim
-        parts = self._empty(tiles(columns, PAIR) if predicted else tiles(columns))
+        likelihood, columns = self.model.likelihood, self.model.data_dim
+        kernel = likelihood.captured
+        assert kernel is not None  # see `suits`
+        parts = self._empty(tiles(columns, PAIR) if len(likelihood.outputs) > 1 else tiles(columns))
         arguments = {
             "x": output.x, "b": output.b, "target": target, "doutput": output.dy, "nll_parts": parts,
             "inputs": output.inputs, "outputs": columns,
         }  # fmt: skip
-        if predicted:
-            return ("output_gaussian_predicted", {**arguments, "W": output.weight["W"]}), parts, None
-        if architecture.likelihood == "bernoulli":
-            return ("output_bernoulli", {**arguments, **output.weight}), parts, None
+        if len(likelihood.outputs) > 1:
+            return (kernel, {**arguments, "W": output.weight["W"]}), parts, None
+        fixed = likelihood.fixed()
+        logvar = self.model.own_params.get("logvar")  # (1,), learned
+        if logvar is None and not fixed:
+            return (kernel, {**arguments, **output.weight}), parts, None
+        if logvar is None:
+            logvar = self.xp.full(1, fixed["logvar"], dtype="float32")
         logvar_parts = self._empty(tiles(columns))
-        shared = {"logvar": self.model.shared_logvar, "dlogvar_parts": logvar_parts}
-        return ("output_gaussian", {**arguments, **output.weight, **shared}), parts, logvar_parts
+        shared = {"logvar": logvar, "dlogvar_parts": logvar_parts}
+        return (kernel, {**arguments, **output.weight, **shared}), parts, logvar_parts
 
     def _groups(self, encoder: list[Layer], decoder: list[Layer]) -> tuple[Array, int]:
         """The table of `weights_and_adam` (see GROUP there), and how many blocks it asks for.
@@ -264,7 +289,7 @@ class GraphStep:
         A weight's gradient is x^T dy. A tied decoder has only biases of its own: its x^T dy goes, transposed, to the
         encoder's weight, as a second pair.
         """
-        tied, offsets = self.model.architecture.tied, self._offsets()
+        tied, offsets = decoder[0].weight["transposed"], self._offsets()
         rows: list[dict[str, int]] = []
         for i, layer in enumerate(encoder):
             twin = decoder[len(decoder) - 1 - i] if tied else None

@@ -9,9 +9,8 @@ from pathlib import Path
 from tinyvae.backend import to_host
 from tinyvae.errors import CheckpointError
 from tinyvae.model.estimates import active_units
-from tinyvae.model.iwae import iwae_forward
 from tinyvae.model.vae import VAE
-from tinyvae.ops.importance import bound_forward
+from tinyvae.objectives.objective import Objective
 from tinyvae.training.batches import Batches
 from tinyvae.training.files import read_regular, write_text
 
@@ -21,10 +20,7 @@ MAX_BYTES = 1 << 30  # of the table: ten million epochs
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Means over a data set, in nats for each datum. loss = nll + beta * kl: at beta = 1, minus the ELBO.
-
-    Under the importance-weighted objective loss is minus that bound.
-    """
+    """Means over a data set, in nats for each datum. The loss is the objective's: for the ELBO, nll + beta * kl."""
 
     loss: float
     nll: float
@@ -32,28 +28,25 @@ class Evaluation:
     active_units: int
 
 
-def evaluate(model: VAE, batches: Batches, beta: float, seed: int) -> Evaluation:
-    """The model's loss on all rows, with one draw of z for each; the same noise whenever the seed is the same.
+def evaluate(model: VAE, batches: Batches, objective: Objective, seed: int) -> Evaluation:
+    """What is minimized, and nll and kl beside it, on all rows; the same noise whenever the seed is the same.
 
-    Where the batches hold K draws for each row, the loss is the importance-weighted bound's instead, and nll is the
-    mean over the draws.
+    Where the objective has K draws for each row, nll is the mean over the draws.
     """
-    xp, latent = model.backend.xp, model.architecture.latent_dim
-    nll, kl, bound = (xp.zeros((), dtype="float64") for _ in range(3))
-    mu = xp.empty((batches.rows, latent), dtype=model.dtype)  # (rows, latent)
+    xp, objective = model.backend.xp, objective.measured().on(batches.rows)
+    sums = xp.zeros(3, dtype="float64")  # of loss, nll and kl
+    mu = xp.empty((batches.rows, model.latent_dim), dtype=model.dtype)  # (rows, latent)
     done = 0
     for x, eps, y in batches.in_order(seed):
-        with model.lock:
-            if batches.draws:
-                bound += bound_forward(iwae_forward(model, x, eps, y)).sum(dtype="float64")
-            else:
-                model.likelihood_loss(model.forward(x, eps, y), x, dnll=0.0, with_gradient=False)
-            nll += model.nll.sum(dtype="float64") / max(batches.draws, 1)
-            kl += model.kl.sum(dtype="float64")
-            mu[done : done + x.shape[0]] = model.head[:, :latent]
-        done += x.shape[0]
-    nll_mean, kl_mean = float(to_host(nll)) / done, float(to_host(kl)) / done
-    loss = -float(to_host(bound)) / done if batches.draws else nll_mean + beta * kl_mean
+        n = x.shape[0]
+        with model.lock, model.borrowed("evaluate", n) as k:
+            q, _, nll = model.run(k, x, eps, y, training=False, missing=batches.missing)
+            terms, _ = objective.forward(k, nll, q)
+            for i, term in enumerate(terms):
+                sums[i] += n * term[0].astype("float64")
+            mu[done : done + n] = q.mu
+        done += n
+    loss, nll_mean, kl_mean = (to_host(sums) / done).tolist()
     return Evaluation(loss, nll_mean, kl_mean, active_units(to_host(mu)))
 
 

@@ -3,11 +3,16 @@
 import math
 import re
 from dataclasses import dataclass
+from typing import Any
 
+from tinyvae import parts
 from tinyvae.errors import CheckpointError
+from tinyvae.likelihoods import likelihood
 from tinyvae.model.architecture import Architecture
-from tinyvae.training.checkpoint import Checkpoint
-from tinyvae.training.config import Config
+from tinyvae.model.description import Description
+from tinyvae.objectives import objective
+from tinyvae.training.checkpoint import FORMAT, Checkpoint, StrangerError
+from tinyvae.training.config import SPELLINGS, Config
 from tinyvae.training.fields import from_json, show
 from tinyvae.training.trainer import RunState
 
@@ -30,22 +35,59 @@ class Record:
 
 
 def read_record(checkpoint: Checkpoint) -> Record:
-    """What the checkpoint says of its run. Raises CheckpointError if that is nothing that this version wrote."""
+    """What the checkpoint says of its run.
+
+    Raises CheckpointError if that is nothing that this version wrote, StrangerError for an objective of a user's own.
+    """
     if "state" not in checkpoint.run:
         raise CheckpointError(f"{checkpoint.path}: is a model without the state of a run: it holds no configuration")
     try:
-        record = from_json(Record, {"labels": None, **checkpoint.run}, "run")
+        run = checkpoint.run if checkpoint.format == FORMAT else _of_format_1(checkpoint.run)
+        record = from_json(Record, {"labels": None, **run}, "run")
         _check_agreement(record, checkpoint.architecture, checkpoint.dtype)
+    except parts.UnknownPartError as error:
+        raise StrangerError(checkpoint.path, error) from error
     except ValueError as error:
         raise CheckpointError(f"{checkpoint.path}: holds no run of this version ({error})") from error
     checkpoint.check_training_state()
     return record
 
 
-def _check_agreement(record: Record, a: Architecture, dtype: str) -> None:
+def check_can_go_on(checkpoint: Checkpoint) -> None:
+    """Raises CheckpointError for the run of an earlier version: its steps were others, if only in their last digits."""
+    if checkpoint.format != FORMAT:
+        raise CheckpointError(
+            f"{checkpoint.path}: was trained by an earlier version ({checkpoint.format}): its model can be loaded, "
+            "evaluated and used, but the run cannot be gone on with; begin a new one"
+        )
+
+
+def _of_format_1(run: dict[str, Any]) -> dict[str, Any]:
+    """Which said sigma beside the likelihood, and beta and the like beside the objective. Raises ValueError."""
+    config = run.get("config")
+    if not isinstance(config, dict):
+        raise ValueError("config must be a table of names")
+    config = dict(config)
+    sigma, K = config.get("sigma"), config.get("importance")
+    if sigma is not None:
+        config["likelihood"] = f"{config.get('likelihood')}:sigma={sigma}"
+    if K is not None:
+        config["objective"] = f"{config.get('objective')}:draws={K}"
+    else:
+        options = [f"{name}={config.get(name, 0)}" for name in ("beta", "beta_warmup", "free_bits")]
+        config["objective"] = f"{config.get('objective')}:{','.join(options)}"
+    config["likelihood"] = parts.text_of(likelihood(str(config.get("likelihood"))))
+    config["objective"] = parts.text_of(objective(str(config["objective"])))
+    config.update(dict.fromkeys(SPELLINGS))
+    return {**run, "config": config}
+
+
+def _check_agreement(record: Record, a: Description, dtype: str) -> None:
     """Raises ValueError if the configuration is not that of the architecture, or is not resolved."""
     config, shape = record.config, record.image_shape
     config.check_resolved()
+    if not isinstance(a, Architecture):
+        raise ValueError("its model is made of layers one by one, which a run of this command never is")
     if record.state.epoch > (config.epochs or 0):
         raise ValueError(f"epoch must be at most {config.epochs}, as in its configuration, not {record.state.epoch}")
     mirrored = config.decoder_hidden is None and a.decoder_hidden == a.hidden[::-1]
@@ -55,8 +97,7 @@ def _check_agreement(record: Record, a: Architecture, dtype: str) -> None:
         "decoder_hidden": (config.decoder_hidden, None if mirrored else a.decoder_hidden),
         "latent": (config.latent, a.latent_dim),
         "activation": (config.activation, a.activation),
-        "likelihood": (config.likelihood, a.likelihood),
-        "sigma": (config.sigma if config.likelihood == "gaussian" else None, a.sigma),
+        "likelihood": (config.likelihood, parts.text_of(a.likelihood)),
         "tied": (config.tied, a.tied),
         "conv": (config.conv, a.conv),
         "batch_norm": (config.batch_norm, a.batch_norm),

@@ -11,7 +11,7 @@ import numpy as np
 
 from tinyvae import __version__
 from tinyvae.errors import CheckpointError, TinyvaeError, UsageError
-from tinyvae.model.architecture import Architecture
+from tinyvae.model.description import Description
 from tinyvae.model.params import FlatParams
 from tinyvae.model.vae import VAE
 from tinyvae.training import checkpoint as checkpoints
@@ -27,7 +27,7 @@ from tinyvae.training.files import leftovers, make_folder, read_regular, remove_
 from tinyvae.training.lock import Lock
 from tinyvae.training.metrics import FILE as METRICS
 from tinyvae.training.metrics import Row, read_table, write_table
-from tinyvae.training.record import Record, read_record
+from tinyvae.training.record import Record, check_can_go_on, read_record
 from tinyvae.training.trainer import Trainer
 
 CONFIG, FIGURES = "config.json", "figures"
@@ -96,6 +96,7 @@ class Run:
             raise TinyvaeError(f"{path}: cannot be opened ({error.strerror or error})") from error
         try:
             checkpoint, problems = checkpoints.read_last(path)
+            check_can_go_on(checkpoint)
             record = read_record(checkpoint)
             if checkpoint.path != checkpoints.step_path(path, record.state.updates):
                 raise CheckpointError(
@@ -157,7 +158,7 @@ class Run:
         """The best epoch's parameters; should they be lost, one line that says why, and no epoch counts as the best."""
         try:
             best = checkpoints.read_checkpoint(checkpoints.best_path(self.path, trainer.state.best_epoch))
-            other = VAE(**best.architecture.to_dict(), dtype=best.dtype)
+            other = VAE.of(best.architecture, dtype=best.dtype)
             best.copy_params_into(other)
         except checkpoints.UnreadableError:
             raise
@@ -210,7 +211,7 @@ class Run:
         """Write metrics.csv."""
         write_table(self.path, self.rows)
 
-    def _write_best(self, params: FlatParams, architecture: Architecture, dtype: str, epoch: int) -> None:
+    def _write_best(self, params: FlatParams, architecture: Description, dtype: str, epoch: int) -> None:
         """A model file with the parameters of the epoch whose test loss is the smallest.
 
         For whoever wants that model: a run that goes on needs it not, its checkpoint has the same numbers.
@@ -284,7 +285,7 @@ def _known_whole(path: Path, checkpoint: Checkpoint, record: Record) -> list[tup
             break
         try:
             state = read_record(checkpoints.read_checkpoint(candidate)).state
-        except checkpoints.UnreadableError:
+        except (checkpoints.UnreadableError, checkpoints.StrangerError):
             raise
         except CheckpointError:
             continue  # damaged
@@ -323,7 +324,8 @@ def load_data(config: Config, progress: Progress = lambda file: None, downloads:
 
 def is_cross_entropy(config: Config, dataset: Dataset) -> bool:
     """A Bernoulli on grey values: a usable loss, but no log-likelihood. Whoever prints it says so."""
-    return config.likelihood == "bernoulli" and config.binarize != "dynamic" and not dataset.is_binary()
+    bounded = config.likelihood_part().interval is not None
+    return bounded and config.binarize != "dynamic" and not dataset.is_binary()
 
 
 def _describe(model: VAE) -> dict[str, Any]:

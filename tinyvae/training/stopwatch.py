@@ -15,6 +15,8 @@ import numpy as np
 
 from tinyvae.errors import TinyvaeError
 from tinyvae.model.vae import VAE
+from tinyvae.objectives.elbo import ELBO
+from tinyvae.training.adam import Adam
 
 DATA_DIM, HIDDEN, LATENT, BATCH = 784, 400, 20, 128  # the README's MNIST model
 WARM_UP, SECONDS = 20, 0.5
@@ -26,17 +28,17 @@ def time_step(kernels: str) -> float:
     model = VAE(DATA_DIM, (HIDDEN,), LATENT, kernels=kernels)
     rng = np.random.default_rng(0)
     data = rng.integers(0, 256, (4096, DATA_DIM), dtype=np.uint8)
-    x, raw = np.empty((BATCH, DATA_DIM), np.float32), np.empty((BATCH, DATA_DIM), np.uint8)
-    eps = np.empty((BATCH, LATENT), np.float32)
-    m, v = (model.backend.zeros(model.params.flat.size, np.float32) for _ in range(2))
+    x, eps = np.empty((BATCH, DATA_DIM), np.float32), np.empty((BATCH, LATENT), np.float32)
+    adam, elbo = Adam(model), ELBO()
     times: list[float] = []
     began = time.perf_counter()
     while len(times) < 2 * WARM_UP or time.perf_counter() - began < SECONDS:
         start = time.perf_counter()
-        model.kernels.gather(data, rng.integers(0, len(data), BATCH), 1 / 255, x=x, raw=raw)
         rng.standard_normal(out=eps, dtype=np.float32)
-        model.forward_backward(x, eps)
-        model.kernels.adam_step(model.params.flat, model.grads.flat, m, v, len(times) + 1, 1e-3, work=model.work)
+        with model.lock, model.borrowed("step", BATCH) as k:
+            k.gather(data, rng.integers(0, len(data), BATCH), 1 / 255, x)
+            model.forward_backward(k, x, eps, elbo)
+            adam.update(k, model.grads.flat, 1e-3)
         times.append(time.perf_counter() - start)
     return median(times[WARM_UP:])
 

@@ -13,11 +13,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from tinyvae.backend import Array, to_host
-from tinyvae.errors import NonFiniteError
-from tinyvae.model.iwae import iwae_forward_backward
+from tinyvae.errors import NonFiniteError, UsageError
+from tinyvae.kernels.contract import Kernels
 from tinyvae.model.vae import VAE
+from tinyvae.objectives.objective import Objective, Terms
 from tinyvae.ops.adam import step_and_epsilon
 from tinyvae.training import streams
+from tinyvae.training.adam import Adam
 from tinyvae.training.batches import Batches
 from tinyvae.training.config import Config
 from tinyvae.training.data import Dataset
@@ -26,6 +28,7 @@ from tinyvae.training.graph_step import GraphStep
 from tinyvae.training.metrics import Evaluation, Row, evaluate
 
 REMEDY = "try a smaller --lr, or --clip-norm 1; for a Gaussian, --sigma fixed:VALUE or data scaled to unit size"
+START_ROWS = 1000  # that say where the likelihood begins
 RING = {"numpy": 1, "cupy": 64}  # steps between two looks at the losses: each look waits for a GPU
 
 
@@ -78,7 +81,10 @@ class Listener(Protocol):
 
 
 class Trainer:
-    """Trains a model on a data set as a configuration says. `run` returns when done, stopped, or out of patience."""
+    """Trains a model on a data set as a configuration says. `run` returns when done, stopped, or out of patience.
+
+    Raises ValueError for an objective that does not suit the model, UsageError if TF32 is asked of an ordinary step.
+    """
 
     def __init__(self, model: VAE, dataset: Dataset, config: Config, listener: Listener) -> None:
         assert config.epochs is not None  # resolved
@@ -86,7 +92,9 @@ class Trainer:
         self.model, self.config, self.epochs, self.listener = model, config, config.epochs, listener
         self.dataset = dataset
         dynamic = config.binarize == "dynamic"
-        draws = config.draws()
+        self.objective = config.objective_part().on(dataset.x_train.shape[0])
+        self.objective.check(model.architecture.has_batch_norm)
+        draws = self.objective.samples
         self.train_batches = Batches(
             model, dataset.x_train, dataset.scale, config.batch_size, dynamic, dataset.y_train, draws
         )
@@ -94,13 +102,10 @@ class Trainer:
             model, dataset.x_test, dataset.scale, config.batch_size, dynamic, dataset.y_test, draws
         )
         xp, zeros, size = model.backend.xp, model.backend.zeros, model.params.flat.size
-        self.m, self.v = zeros(size, model.dtype), zeros(size, model.dtype)  # Adam's moments, (parameters,) each
+        self.adam = Adam(model)
+        self.m, self.v = self.adam.m, self.adam.v  # (parameters,) each
         self.gathered = zeros(size, model.dtype) if config.accumulate > 1 else None  # the gradient of several batches
-        self.norm2 = xp.zeros((), dtype=model.dtype)
-        self.graph_step = None  # where the whole step is one CUDA graph: that has no place for what comes before Adam
-        plain = model.architecture.is_plain and not draws
-        if model.kernels_name == "cuda" and config.accumulate == 1 and config.clip_norm is None and plain:
-            self.graph_step = GraphStep(model, self.train_batches, self.m, self.v, config.free_bits, config.tf32)
+        self.graph_step = self._graph_step()
         self.ring = xp.zeros((RING[model.backend.name], 4), dtype=model.dtype)  # loss, nll, kl, |g|^2 of the last steps
         self.ring_rows: list[int] = []
         self.state = RunState()
@@ -108,9 +113,24 @@ class Trainer:
         self.last_loss = math.nan
         self.seconds = 0.0  # of training so far: measured, so it is no part of the state
 
+    def _graph_step(self) -> GraphStep | None:
+        """The whole step as one CUDA graph, where it can be: it has no place for what comes before Adam."""
+        config, batches = self.config, self.train_batches
+        plain = config.accumulate == 1 and config.clip_norm is None and not batches.missing
+        if plain and GraphStep.suits(self.model, self.objective):
+            return GraphStep(self.model, batches, self.m, self.v, self.objective, config.tf32)
+        if config.tf32:
+            raise UsageError(
+                "--tf32 rounds in the captured training step alone, which cannot train this model on this data: "
+                "leave it away"
+            )
+        return None
+
     def run(self, stop: Callable[[], bool] = lambda: False) -> bool:
         """Train to the end. False if `stop`, asked after every update, ended it early."""
         began = time.perf_counter() - self.seconds
+        if self.state.updates == 0:
+            self.model.start_at(self.dataset.values(self.dataset.x_train[:START_ROWS]))
         with np.errstate(all="ignore"):  # every step is looked at for non-finite numbers; NumPy need not warn as well
             while not self.finished():
                 complete = self._epoch(stop)
@@ -159,18 +179,16 @@ class Trainer:
         for x, eps, y in self.train_batches.shuffled(config.seed, state.epoch + 1, skip=state.batch):
             first = state.batch - state.batch % config.accumulate  # of the group whose gradients make one update
             group = sizes[first : first + config.accumulate]
-            with self.model.lock:  # another thread may use the model between two steps, and not within one
-                if self.train_batches.draws:
-                    losses = iwae_forward_backward(self.model, x, eps, y)
-                else:
-                    losses = self.model.forward_backward(x, eps, self.beta(), config.free_bits, y)
+            n = x.shape[0]
+            with self.model.lock, self.model.borrowed("step", n) as k:  # others may use it between two steps
+                terms = self.model.forward_backward(k, x, eps, self.objective_now(), y, self.train_batches.missing)
                 state.batch += 1
-                state.rows += x.shape[0]
-                self._look_at(losses, x.shape[0])
-                self._accumulate(x.shape[0] / sum(group), is_first=state.batch == first + 1)
+                state.rows += n
+                norm2 = self._look_at(k, terms, n)
+                self._accumulate(n / sum(group), is_first=state.batch == first + 1)
                 updated = state.batch - first == len(group)
                 if updated:
-                    self._update()
+                    self._update(k, norm2)
             if updated:
                 self.listener.batch(state, self.last_loss)
                 if state.batch < len(sizes) and stop():
@@ -205,11 +223,15 @@ class Trainer:
         return state.batch == len(sizes)
 
     def _schedule(self, sizes: list[int]) -> np.ndarray:
-        """beta, Adam's step size and epsilon, and 1 / rows for every update of the epoch under way: (updates, 4)."""
+        """The objective's numbers, Adam's step size and epsilon, 1 / rows: of every update of the epoch under way."""
         done = self.state.updates - self.state.batch  # before this epoch
         return np.array(
             [
-                (self.beta_after(done + i), *step_and_epsilon(done + i + 1, self.lr_after(done + i)), 1 / rows)
+                (
+                    *self.objective_after(done + i).numbers(),
+                    *step_and_epsilon(done + i + 1, self.lr_after(done + i)),
+                    1 / rows,
+                )
                 for i, rows in enumerate(sizes)
             ]
         )
@@ -223,34 +245,32 @@ class Trainer:
         self.model.grads.flat *= weight
         self.gathered += self.model.grads.flat
 
-    def _update(self) -> None:
-        """Clip, then Adam, on the flat buffer."""
-        model, config = self.model, self.config
-        g = model.grads.flat if self.gathered is None else self.gathered
-        if config.clip_norm is not None:
-            if self.gathered is not None:  # else the norm was taken when the losses were looked at
-                model.kernels.squared_norm(g, out=self.norm2)
-            model.kernels.clip(g, self.norm2, config.clip_norm)
+    def _update(self, k: Kernels, norm2: Array) -> None:
+        """Clip, then Adam, on the flat buffer; norm2 (1,) is that of the last batch's gradient."""
+        g, clip_norm = self.model.grads.flat, self.config.clip_norm
+        if self.gathered is not None:
+            g = self.gathered
+            norm2 = norm2 if clip_norm is None else k.squared_norm(g)
         lr = self.lr()
+        self.adam.t = self.state.updates
+        self.adam.update(k, g, lr, clip_norm, norm2)
         self.state.updates += 1
-        model.kernels.adam_step(model.params.flat, g, self.m, self.v, self.state.updates, lr, work=model.work)
 
     def updates_per_epoch(self) -> int:
         """How many steps Adam makes in an epoch."""
         return math.ceil(len(self.train_batches) / self.config.accumulate)
 
-    def beta(self) -> float:
-        """The weight of the KL now."""
-        return self.beta_after(self.state.updates)
+    def objective_now(self) -> Objective:
+        """The objective of this step: of a warm-up, say."""
+        return self.objective_after(self.state.updates)
+
+    def objective_after(self, updates: int) -> Objective:
+        """The objective after so many updates."""
+        return self.objective.at(updates / self.updates_per_epoch())
 
     def lr(self) -> float:
         """The step size now."""
         return self.lr_after(self.state.updates)
-
-    def beta_after(self, updates: int) -> float:
-        """The weight of the KL after so many updates: rising in a straight line to `config.beta` over the warm-up."""
-        warmup = self.config.beta_warmup * self.updates_per_epoch()
-        return self.config.beta * min(1.0, updates / warmup) if warmup else self.config.beta
 
     def lr_after(self, updates: int) -> float:
         """The step size after so many updates: constant, or half a cosine from `config.lr` to 0 at the last step."""
@@ -261,15 +281,16 @@ class Trainer:
 
     # --------------------------------------------------------------------------------------------- watching the numbers
 
-    def _look_at(self, losses: Array, rows: int) -> None:
+    def _look_at(self, k: Kernels, terms: Terms, rows: int) -> Array:
         """Note a batch's losses and |g|^2 on the device; now and then bring them to the host (at once on NumPy)."""
-        self.model.kernels.squared_norm(self.model.grads.flat, out=self.norm2)
+        norm2 = k.squared_norm(self.model.grads.flat)  # (1,)
         slot = self.ring[len(self.ring_rows)]  # (4,)
-        slot[:3] = losses
-        slot[3] = self.norm2
+        for i, number in enumerate((*terms, norm2)):
+            slot[i : i + 1] = number
         self.ring_rows.append(rows)
         if len(self.ring_rows) == len(self.ring):
             self._empty_ring()
+        return norm2
 
     def _empty_ring(self) -> None:
         steps = to_host(self.ring[: len(self.ring_rows)]).tolist()
@@ -307,8 +328,7 @@ class Trainer:
 
     def _remedy(self) -> str:
         """What to try: for real data that is far from unit size that is the cause, and no step size helps."""
-        gaussian = self.model.architecture.likelihood == "gaussian"
-        return (gaussian and too_large(self.dataset)) or REMEDY
+        return (self.model.likelihood.scale_matters and too_large(self.dataset)) or REMEDY
 
     def _finite(self, a: Array) -> bool:
         return bool(to_host(self.model.backend.xp.isfinite(a).all()))
@@ -339,5 +359,5 @@ class Trainer:
         )  # fmt: skip
 
     def evaluate_test(self) -> Evaluation:
-        """The test set's losses, with the final beta."""
-        return evaluate(self.model, self.test_batches, self.config.beta, self.config.seed)
+        """The test set's losses, by the objective at its end."""
+        return evaluate(self.model, self.test_batches, self.objective, self.config.seed)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae.backend import as_generator, to_host
-from tinyvae.model.architecture import checked_count
+from tinyvae.model.description import checked_count
 from tinyvae.model.estimates import log_likelihood, repair_log_likelihood
 from tinyvae.model.vae import CHUNK, VAE
 
@@ -52,7 +52,7 @@ def anomaly_scores(
         return scores
     samples, rng = checked_count("samples", samples), as_generator(rng)
     x = np.asarray(x)
-    model.architecture.check_support(float(x.min()), float(x.max()))
+    model.architecture.check_values(x)
     with np.errstate(all="ignore"):  # what overflows ends as infinity or NaN, and is looked at here
         scores = _minus_elbo(model, x, rng, samples, y, progress)  # (rows,)
     return np.where(np.isnan(scores), np.inf, scores)
@@ -67,7 +67,7 @@ def likelihood_scores(
     """
     samples, rng = checked_count("samples", samples), as_generator(rng)  # once: an int would begin anew in each chunk
     x = np.asarray(x)
-    model.architecture.check_support(float(x.min()), float(x.max()))
+    model.architecture.check_values(x)
     model.architecture.check_labels(y if y is None else np.asarray(y), len(x))
     scores, trusted = np.empty(len(x)), np.empty(len(x), dtype=bool)
     for start in range(0, len(x), CHUNK):

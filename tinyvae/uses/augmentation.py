@@ -3,13 +3,14 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from tinyvae.backend import as_generator, to_host
 from tinyvae.errors import NonFiniteError
 from tinyvae.model.vae import VAE
-from tinyvae.ops.adam import adam_step
+from tinyvae.training.adam import Adam
 from tinyvae.uses.classifier import SoftmaxClassifier, fit_softmax
 
 HIDDEN = (128,)  # of the VAE that is trained on the few rows alone
@@ -79,20 +80,19 @@ def train_on(like: VAE, x: np.ndarray, y: np.ndarray, rng: np.random.Generator |
     predicts for each value is one learned number here, since a few rows could be copied with none at all.
     Raises NonFiniteError if it diverges.
     """
-    a, rng = like.architecture, as_generator(rng)
+    a: Any = like.architecture
+    rng = as_generator(rng)
     model = VAE(
-        a.data_dim, HIDDEN, a.latent_dim, activation=a.activation, likelihood=a.likelihood,
-        sigma="learned" if a.sigma in (None, "predicted") else a.sigma,
-        classes=a.classes, seed=int(rng.integers(2**31)),
+        a.data_dim, HIDDEN, a.latent_dim, activation=a.activation, likelihood=a.likelihood.shared(), classes=a.classes,
+        seed=int(rng.integers(2**31)),
     )  # fmt: skip
-    flat, grad = model.params.flat, model.grads.flat  # (parameters,) each
-    m, v = np.zeros_like(flat), np.zeros_like(flat)
-    for t in range(1, STEPS + 1):
+    adam = Adam(model)
+    for _ in range(STEPS):
         rows = rng.integers(0, len(x), min(BATCH, len(x)))
         eps = rng.standard_normal((len(rows), a.latent_dim))
         model.loss_and_grad(x[rows], eps, y=y[rows])
-        flat[...], m, v = adam_step(flat, grad, m, v, t, LR)
-    if not np.isfinite(flat).all():
+        adam.step(LR)
+    if not np.isfinite(model.params.flat).all():
         raise NonFiniteError(
             f"the VAE that was trained on {len(x)} rows alone diverged; scale the data to numbers of about 1"
         )

@@ -77,11 +77,12 @@ def parse_mask(text: str) -> Mask:
     raise ValueError(f"must be half, noise, random:P or box:TOP,LEFT,HEIGHT,WIDTH, not {text!r}")
 
 
-def add_noise(x: np.ndarray, spread: np.ndarray, rng: Any) -> tuple[np.ndarray, str]:
+def add_noise(x: np.ndarray, spread: np.ndarray, rng: Any, counts: bool = False) -> tuple[np.ndarray, str]:
     """Noisy rows, and in words what was done to them.
 
     Only 0s and 1s: each is flipped with probability 1/4. In [0, 1]: each becomes a uniform random number with
-    probability 1/4. Other numbers: Gaussian noise is added whose standard deviation is `spread`, that of the column.
+    probability 1/4. Other numbers: Gaussian noise is added whose standard deviation is `spread`, that of the column;
+    counts stay counts, rounded and at least 0.
 
     x (rows, data), spread (data,) -> (rows, data)
     """
@@ -91,4 +92,5 @@ def add_noise(x: np.ndarray, spread: np.ndarray, rng: Any) -> tuple[np.ndarray, 
         return np.where(chosen, 1 - x, x), f"{NOISE_SHARE:.0%} of the pixels flipped"
     if x.min() >= 0 and x.max() <= 1:
         return np.where(chosen, rng.random(x.shape), x), f"{NOISE_SHARE:.0%} of the pixels replaced by random numbers"
-    return x + spread * rng.standard_normal(x.shape), "Gaussian noise of one standard deviation of each column added"
+    noisy, what = x + spread * rng.standard_normal(x.shape), "Gaussian noise of one standard deviation of each column"
+    return (np.maximum(np.round(noisy), 0), f"{what} added, rounded to counts") if counts else (noisy, f"{what} added")

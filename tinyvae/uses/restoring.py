@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae.backend import as_generator, to_host
-from tinyvae.model.architecture import checked_count
+from tinyvae.model.description import checked_count
 from tinyvae.model.vae import CHUNK, VAE
 from tinyvae.ops import gaussian
 from tinyvae.training.data import Dataset
@@ -68,7 +68,7 @@ def fill_in(
     if observed.shape != x.shape or observed.dtype != bool:
         raise ValueError(f"observed must be truth values of shape {x.shape}, not {observed.dtype} {observed.shape}")
     if observed.any():
-        model.architecture.check_support(float(x[observed].min()), float(x[observed].max()))
+        model.architecture.check_values(x[observed])
     start = np.broadcast_to(np.asarray(start, dtype=model.dtype), x.shape)  # (rows, data)
     estimate, draw = np.empty_like(x), np.empty_like(x)  # (rows, data)
     for first in range(0, len(x), CHUNK):

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tinyvae.backend import as_generator
-from tinyvae.model.architecture import checked_count
+from tinyvae.model.description import checked_count
 
 BLOCK = 50  # permutations done at once; between them, progress is told
 

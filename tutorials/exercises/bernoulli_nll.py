@@ -14,8 +14,5 @@ EXERCISE = "bernoulli-nll"
 
 
 def bernoulli_nll_forward(logits: Array, x: Array) -> Array:
-    """nll = ?, in nats; exact at any finite logit.
-
-    logits, x (batch, data), x in [0, 1] -> nll (batch,).
-    """
+    """nll of each row: logits, x (batch, data), x in [0, 1] -> (batch,)."""
     raise NotImplementedError

@@ -5,18 +5,14 @@ The tutorial is tutorials/03_likelihoods.md; hints: python -m tinyvae exercises 
 
 Forward: nll_n = sum over j of softplus(l_nj) - x_nj l_nj, with softplus(l) = log(1 + e^l).
 dNAME is the gradient of the loss with respect to NAME, in its shape.
+dnll (batch, 1) or a number; logits, x (batch, data) -> dlogits (batch, data).
 """
 
 import numpy as np
 
-from tinyvae.backend import Array
-
 EXERCISE = "bernoulli-nll-backward"
 
 
-def bernoulli_nll_backward(dnll: Array | float, logits: Array, x: Array) -> Array:
-    """dlogits = ?.
-
-    dnll (batch, 1) or a number; logits, x (batch, data) -> dlogits (batch, data).
-    """
+def bernoulli_nll_backward(dnll, logits, x):
+    """dlogits = ?."""
     raise NotImplementedError

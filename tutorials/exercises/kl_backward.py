@@ -5,18 +5,14 @@ The tutorial is tutorials/04_gaussian_kl.md; hints: python -m tinyvae exercises 
 
 Forward: KL = (mu^2 + e^logvar - 1 - logvar) / 2, of each row and dimension.
 dNAME is the gradient of the loss with respect to NAME, in its shape.
+dkl broadcasts to (batch, latent); mu, logvar (batch, latent) -> dmu, dlogvar (batch, latent).
 """
 
 import numpy as np
 
-from tinyvae.backend import Array
-
 EXERCISE = "kl-backward"
 
 
-def kl_backward(dkl: Array | float, mu: Array, logvar: Array) -> tuple[Array, Array]:
-    """dmu = ?, dlogvar = ?.
-
-    dkl broadcasts to (batch, latent); mu, logvar (batch, latent) -> dmu, dlogvar (batch, latent).
-    """
+def kl_backward(dkl, mu, logvar):
+    """dmu = ?, dlogvar = ?."""
     raise NotImplementedError

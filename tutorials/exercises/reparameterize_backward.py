@@ -5,15 +5,14 @@ The tutorial is tutorials/05_reparameterization.md; hints: python -m tinyvae exe
 
 Forward: z = mu + e^(logvar / 2) eps.
 dNAME is the gradient of the loss with respect to NAME, in its shape.
+All are (batch, latent).
 """
 
 import numpy as np
 
-from tinyvae.backend import Array
-
 EXERCISE = "reparameterize-backward"
 
 
-def reparameterize_backward(dz: Array, logvar: Array, eps: Array) -> tuple[Array, Array]:
-    """dmu = ?, dlogvar = ?.  `eps` is the noise of the forward pass.  All (batch, latent)."""
+def reparameterize_backward(dz, logvar, eps):
+    """dmu = ?, dlogvar = ?. `eps` is the noise of the forward pass."""
     raise NotImplementedError

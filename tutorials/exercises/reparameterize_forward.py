@@ -4,15 +4,14 @@ Write the function, then: python -m tinyvae exercises check reparameterize-forwa
 The tutorial is tutorials/05_reparameterization.md; hints: python -m tinyvae exercises hint reparameterize-forward
 
 logvar is log sigma^2, and eps is noise with mean 0 and variance 1.
+All are (batch, latent).
 """
 
 import numpy as np
 
-from tinyvae.backend import Array
-
 EXERCISE = "reparameterize-forward"
 
 
-def reparameterize_forward(mu: Array, logvar: Array, eps: Array) -> Array:
-    """z = ?.  All (batch, latent)."""
+def reparameterize_forward(mu, logvar, eps):
+    """z = ?."""
     raise NotImplementedError

@@ -1,4 +1,5 @@
-// Every kernel of tinyvae for NVIDIA GPUs. table.py says how each is launched; the mathematics is that of tinyvae/ops.
+// The captured training step of a dense VAE. table.py says how each kernel is launched; the mathematics is that of
+// tinyvae/ops and tinyvae/likelihoods. Compiled behind common.cu.
 //
 // A training step, in order (784-400-20-400-784; other depths have more or fewer layers in the middle):
 //
@@ -19,9 +20,7 @@
 // Sums are made in a fixed order and nothing is added atomically: the same step gives the same bits every time.
 // Matrices are row-major and float32. Compile with -DTF32 for products on tensor cores, in the precision of 10 bits.
 
-constexpr int THREADS = 256;             // in every block
 constexpr int TILE = 32, PAIR = 16;      // a tile is 32 x 32 numbers, or 32 x 16 pairs of numbers
-constexpr int WARP = 32;                 // threads that run in step
 constexpr int SCHEDULE_COLUMNS = 4;      // beta, step size, epsilon, 1 / rows
 constexpr unsigned EPS_STREAM = 0, UNIFORM_STREAM = 1;
 constexpr double BETA1 = 0.9, BETA2 = 0.999;  // double, since 1 - 0.999f is wrong in its fifth digit
@@ -133,24 +132,6 @@ __device__ float uniform(const unsigned* state, unsigned element) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------- sums
-
-// The sum over `width` neighbouring lanes (a power of two), in each of them; always in the same order.
-__device__ float lanes_sum(float a, int width = WARP) {
-    for (int distance = width / 2; distance > 0; distance /= 2) a += __shfl_xor_sync(0xffffffffu, a, distance);
-    return a;
-}
-
-// The sum over the block, in every thread.
-__device__ float block_sum(float a) {
-    __shared__ float parts[THREADS / WARP];
-    a = lanes_sum(a);
-    if (threadIdx.x % WARP == 0) parts[threadIdx.x / WARP] = a;
-    __syncthreads();
-    a = 0;
-    for (int warp = 0; warp < THREADS / WARP; warp++) a += parts[warp];
-    __syncthreads();  // everybody has read the parts: the next sum may overwrite them
-    return a;
-}
 
 // The sum of one column of a (rows, columns), by one warp, in each of its lanes.
 __device__ float column_sum(const float* a, int rows, int columns, int column) {
@@ -620,107 +601,4 @@ extern "C" __global__ void finish_step(
         adam_update(*logvar, dlogvar, *logvar_m, *logvar_v, schedule[1], schedule[2]);
     }
     state[0] = batch + 1;
-}
-
-// --------------------------------------------------------------- the eager kernels: what surrounds a product by cuBLAS
-
-// Threads that share `size` numbers: this one's first, and how far it is to its next.
-__device__ long long first_index() { return (long long)blockIdx.x * THREADS + threadIdx.x; }
-__device__ long long index_step() { return (long long)gridDim.x * THREADS; }
-
-// x[i] = data[order[i]] scale.  data (all rows, columns), order (rows,) -> x (rows, columns). A block for each row.
-template <class Pixel>
-__device__ void gather_rows(const Pixel* data, const long long* order, float* x, int columns, float scale) {
-    const Pixel* source = data + order[blockIdx.x] * columns;
-    float* row = x + (long long)blockIdx.x * columns;
-    for (int column = threadIdx.x; column < columns; column += THREADS) row[column] = source[column] * scale;
-}
-
-extern "C" __global__ void gather_rows_bytes(
-    const unsigned char* data, const long long* order, float* x, int rows, int columns, float scale) {
-    gather_rows(data, order, x, columns, scale);
-}
-
-extern "C" __global__ void gather_rows_floats(
-    const float* data, const long long* order, float* x, int rows, int columns, float scale) {
-    gather_rows(data, order, x, columns, scale);
-}
-
-// x becomes 1 where u < x, else 0.
-extern "C" __global__ void binarize(float* x, const float* u, int size) {
-    for (long long i = first_index(); i < size; i += index_step()) x[i] = u[i] < x[i] ? 1 : 0;
-}
-
-// y = f(y + b) in place.  y (size / outputs, outputs), b (outputs,)
-extern "C" __global__ void bias_activation(float* y, const float* b, int size, int outputs, int activation) {
-    for (long long i = first_index(); i < size; i += index_step()) y[i] = activate(y[i] + b[i % outputs], activation);
-}
-
-// dy becomes da = dy f'(a).
-extern "C" __global__ void activation_backward(float* dy, const float* y, int size, int activation) {
-    for (long long i = first_index(); i < size; i += index_step()) dy[i] *= slope(y[i], activation);
-}
-
-// head (rows, 2 latent): mu, logvar; eps (rows, latent) -> z, kl (rows, latent), size = rows latent
-extern "C" __global__ void latent_forward(
-    const float* head, const float* eps, float* z, float* kl, int size, int latent) {
-    for (long long i = first_index(); i < size; i += index_step()) {
-        const float* mu = head + i + i / latent * latent;  // logvar is `latent` behind it
-        z[i] = reparameterize(mu[0], mu[latent], eps[i]);
-        kl[i] = kl_divergence(mu[0], mu[latent]);
-    }
-}
-
-// dz, eps (rows, latent), head (rows, 2 latent), dkl (latent,) -> dhead (rows, 2 latent)
-extern "C" __global__ void latent_gradient(
-    const float* dz, const float* head, const float* eps, const float* dkl, float* dhead, int size, int latent) {
-    for (long long i = first_index(); i < size; i += index_step()) {
-        long long mu = i + i / latent * latent, logvar = mu + latent;
-        dhead[mu] = dmu_of(dz[i], dkl[i % latent], head[mu]);
-        dhead[logvar] = dlogvar_of(dz[i], dkl[i % latent], head[logvar], eps[i]);
-    }
-}
-
-// logits, x (rows, columns) -> nll (rows,), dlogits (rows, columns) unless it is null. A block for each row.
-extern "C" __global__ void bernoulli_loss(
-    const float* logits, const float* x, float dnll, float* nll, float* dlogits, int rows, int columns) {
-    long long row = (long long)blockIdx.x * columns;
-    float sum = 0;
-    for (long long i = row + threadIdx.x; i < row + columns; i += THREADS) {
-        sum += bernoulli_nll(logits[i], x[i]);
-        if (dlogits) dlogits[i] = dnll * bernoulli_dlogit(logits[i], x[i]);
-    }
-    sum = block_sum(sum);
-    if (threadIdx.x == 0) nll[blockIdx.x] = sum;
-}
-
-// mean, logvar (rows, columns) in rows `stride` long, x (rows, columns) -> nll (rows,), dmean, dlogvar unless null.
-// With `shared`, logvar is (1,) and dlogvar (rows,): each row's part of it. A block for each row.
-extern "C" __global__ void gaussian_loss(
-    const float* mean, const float* logvar, const float* x, float dnll, float* nll, float* dmean, float* dlogvar,
-    int rows, int columns, int stride, int shared) {
-    const float* target = x + (long long)blockIdx.x * columns;
-    long long row = (long long)blockIdx.x * stride;
-    float sum = 0, dlogvar_sum = 0;
-    for (int column = threadIdx.x; column < columns; column += THREADS) {
-        long long i = row + column;
-        float s = shared ? *logvar : logvar[i];
-        float ds = dnll * gaussian_dlogvar(target[column], mean[i], s);
-        sum += gaussian_nll(target[column], mean[i], s);
-        dlogvar_sum += ds;
-        if (dmean) dmean[i] = dnll * gaussian_dmean(target[column], mean[i], s);
-        if (dlogvar && !shared) dlogvar[i] = ds;
-    }
-    sum = block_sum(sum);
-    dlogvar_sum = block_sum(dlogvar_sum);
-    if (threadIdx.x != 0) return;
-    nll[blockIdx.x] = sum;
-    if (dlogvar && shared) dlogvar[blockIdx.x] = dlogvar_sum;
-}
-
-// One step of Adam on the flat buffers.
-extern "C" __global__ void adam(
-    float* p, const float* g, float* m, float* v, int size, float step_size, float epsilon) {
-    for (long long i = first_index(); i < size; i += index_step())
-        adam_update(p[i], g[i], m[i], v[i], step_size, epsilon);
 }

@@ -1,4 +1,4 @@
-"""Every kernel of `kernels.cu`: its arguments and the blocks it is launched with. The one place that says so.
+"""Every kernel of the captured step (`kernels.cu`): its arguments and its blocks. The one place that says so.
 
 The launcher on a GPU, the shim that runs the same kernels on a CPU, and the test that compares signatures all read it.
 
@@ -15,7 +15,10 @@ What the arguments are called, everywhere:
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-ACTIVATION_NAMES = ("linear", "relu", "tanh", "sigmoid", "softplus", "elu", "leaky-relu")  # the order in kernels.cu
+from tinyvae.ops.activations import ACTIVATIONS
+
+CAPTURED = {a.captured: a.name for a in ACTIVATIONS.values() if a.captured is not None}
+ACTIVATION_NAMES = tuple(name for _, name in sorted(CAPTURED.items()))  # the order in kernels.cu
 
 THREADS = 256  # in every block
 TILE = 32  # a block makes TILE x TILE numbers of a matrix product
@@ -50,11 +53,6 @@ class Kernel:
 def _product(columns: str, width: int = TILE) -> Grid:
     """One block for each tile of a (rows, columns) result."""
     return lambda a: (tiles(a[columns], width), tiles(a["rows"]))
-
-
-def _each(n: str) -> Grid:
-    """One thread for each of n numbers, in at most 1024 blocks (the kernels stride)."""
-    return lambda a: (min(tiles(a[n], THREADS), 1024), 1)
 
 
 def _each_row(a: Mapping[str, int]) -> tuple[int, int]:
@@ -128,36 +126,6 @@ KERNELS: dict[str, Kernel] = {
         "unsigned* state, const float* dlogvar_parts, float* logvar, float* logvar_m, float* logvar_v, "
         "float* logvar_g, int rows, int latent",
         lambda a: (1, 1),
-    ),
-    # ------------------------------------------------------- the eager kernels: what surrounds a product by cuBLAS
-    "gather_rows_bytes": Kernel(
-        "const unsigned char* data, const long long* order, float* x, int rows, int columns, float scale", _each_row
-    ),
-    "gather_rows_floats": Kernel(
-        "const float* data, const long long* order, float* x, int rows, int columns, float scale", _each_row
-    ),
-    "binarize": Kernel("float* x, const float* u, int size", _each("size")),
-    "bias_activation": Kernel("float* y, const float* b, int size, int outputs, int activation", _each("size")),
-    "activation_backward": Kernel("float* dy, const float* y, int size, int activation", _each("size")),
-    "latent_forward": Kernel(
-        "const float* head, const float* eps, float* z, float* kl, int size, int latent", _each("size")
-    ),
-    "latent_gradient": Kernel(
-        "const float* dz, const float* head, const float* eps, const float* dkl, float* dhead, int size, int latent",
-        _each("size"),
-    ),
-    "bernoulli_loss": Kernel(
-        "const float* logits, const float* x, float dnll, float* nll, float* dlogits, int rows, int columns", _each_row
-    ),
-    # mean, logvar, dmean and dlogvar may be halves of wider matrices: rows `stride` long; with `shared`, one logvar for
-    # all, and dlogvar is (rows,): each row's part of it
-    "gaussian_loss": Kernel(
-        "const float* mean, const float* logvar, const float* x, float dnll, float* nll, float* dmean, float* dlogvar, "
-        "int rows, int columns, int stride, int shared",
-        _each_row,
-    ),
-    "adam": Kernel(
-        "float* p, const float* g, float* m, float* v, int size, float step_size, float epsilon", _each("size")
     ),
 }
 

@@ -35,6 +35,11 @@ class Dataset:
         """Stored rows as real numbers."""
         return np.multiply(x, self.scale, dtype=dtype)
 
+    def is_whole(self) -> bool:
+        """Whether all values are whole numbers: counts."""
+        parts = (self.values(x[at : at + 4096]) for x in (self.x_train, self.x_test) for at in range(0, len(x), 4096))
+        return all((x == np.floor(x)).all() for x in parts)
+
     def range(self) -> tuple[float, float]:
         """The smallest and the largest value; NaN if there is one."""
         low = min(self.x_train.min(), self.x_test.min())

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tinyvae.errors import DataError
-from tinyvae.model.support import into_unit_interval, shown
+from tinyvae.likelihoods.support import into_unit_interval, shown
 from tinyvae.training.data.dataset import Dataset
 
 # Tried on 1,000 rows of 5 columns, hidden 32, learned sigma, 800 steps: columns of standard deviation 10 end at 92 nats

@@ -1,0 +1,103 @@
+"""Files of other formats get the line of Python that makes a .npy file of each, and it does."""
+
+import gzip
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+import scipy.sparse
+from PIL import Image
+from remedies import RNG, SMALL, UNIT
+from running import run
+
+from tinyvae.training.data.user import load_user_file
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def table(path: str, separator: str) -> None:
+    np.savetxt(path, UNIT, delimiter=separator, header=separator.join("abcdef"), comments="")
+
+
+def pictures(path: str) -> None:
+    Path(path).mkdir()
+    for i in range(12):
+        Image.fromarray(RNG.integers(0, 256, (28, 28, 3), dtype=np.uint8)).save(f"{path}/{i}.png")
+
+
+def pickled(path: str) -> None:
+    with Path(path).open("wb") as file:
+        pickle.dump(UNIT, file)
+
+
+def zipped_npy(path: str) -> None:
+    with gzip.open(path, "wb") as file:
+        np.save(file, UNIT)  # pyright: ignore[reportArgumentType] - any file will do
+
+
+FORMATS = {
+    "own.csv": lambda path: table(path, ","),
+    "own.CSV.gz": lambda path: table(path, ","),
+    "own.tsv": lambda path: table(path, "\t"),
+    "own.txt": lambda path: np.savetxt(path, UNIT),
+    "own.amat.gz": lambda path: np.savetxt(path, UNIT),
+    "own.mat": lambda path: scipy.io.savemat(path, {"x": UNIT}),
+    "own.pkl": pickled,
+    "own.npy.gz": zipped_npy,
+    "csv.npy": lambda path: (
+        table(path, ",") or Path(path).write_text("0,1\n" + Path(path).read_text().split("\n", 1)[1])
+    ),
+    "pickle.npy": pickled,
+    "own.json": lambda path: Path(path).write_text(str(UNIT.tolist())),
+    "pictures": pictures,
+    "sparse.npz": lambda path: scipy.sparse.save_npz(path, scipy.sparse.csr_matrix(UNIT)),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_another_format_gets_the_line_that_converts(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    FORMATS[name](name)
+    before = set(Path.cwd().iterdir())
+    run("train", "--data", name, *SMALL, "--out", "run")
+    err = capsys.readouterr().err.strip()
+    assert err.count("\n") == 0
+    line = err.partition("in Python: ")[2].removesuffix(" (see tinyvae train --help)")
+    exec(line, {})
+    (made,) = set(Path.cwd().iterdir()) - before
+    data = load_user_file(made)
+    assert (data.data_dim, data.image_shape) == ((784, (28, 28)) if name == "pictures" else (6, None))
+    if name == "pictures":
+        assert 0 <= data.range()[0] < data.range()[1] <= 1
+
+
+@pytest.mark.parametrize(
+    "name", ["a.parquet", "a.h5", "a.hdf5", "a.pt", "a.xlsx", "a.safetensors", "a.png", "a.feather"]
+)
+def test_the_line_for_formats_whose_libraries_are_not_at_hand_is_python(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path(name).write_bytes(b"?")
+    assert run("train", "--data", name, "--out", "run") == 2
+    err = capsys.readouterr().err
+    compile(err.partition("in Python: ")[2].removesuffix(" (see tinyvae train --help)\n"), name, "exec")
+
+
+def test_the_published_files_by_their_own_names_are_told_how_they_are_read(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, words in [
+        ("t10k-images-idx3-ubyte.gz", "--data mnist"),
+        ("binarized_mnist_test.amat.gz", "binarized-mnist"),
+    ]:
+        Path(name).write_bytes(b"?")
+        run("train", "--data", name, "--out", "run")
+        assert f"{words} (or fashion-mnist) --data-dir ." in (err := capsys.readouterr().err) or words in err
+
+
+def test_a_missing_file_is_first_of_all_missing(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("no.npy", "no.csv", "no.npz", "no.parquet"):
+        assert run("train", "--data", name, "--out", "run") == 2
+        assert f"--data {name}: there is no such file" in capsys.readouterr().err

@@ -1,0 +1,67 @@
+"""Adam on a model: copies of it, and arrays that are put in the place of its own."""
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from planted import assert_killed, instead
+
+import tinyvae
+
+COPIES: list[Callable[[Any], Any]] = [copy.deepcopy, lambda adam: pickle.loads(pickle.dumps(adam))]
+copied = pytest.mark.parametrize("copied", COPIES, ids=["deepcopy", "pickle"])
+
+
+def stepped() -> tinyvae.Adam:
+    """After one step."""
+    model = tinyvae.VAE(data_dim=5, hidden=(4,), latent_dim=2, dtype="float64")
+    adam = tinyvae.Adam(model)
+    step(adam)
+    return adam
+
+
+def step(adam: tinyvae.Adam) -> None:
+    rng = np.random.default_rng(adam.t)
+    adam.model.loss_and_grad(rng.uniform(size=(3, 5)), rng.standard_normal((3, 2)))
+    adam.step(lr=0.01)
+
+
+@copied
+def test_a_copy_goes_on_as_the_original_does_and_moves_its_own_model(copied: Callable[[Any], Any]) -> None:
+    adam = stepped()
+    twin, before = copied(adam), adam.model.params.flat.copy()
+    step(twin)
+    assert (adam.model.params.flat == before).all()
+    step(adam)
+    assert (adam.model.params.flat != before).any()
+    for mine, its in zip(
+        (adam.model.params.flat, adam.m, adam.v), (twin.model.params.flat, twin.m, twin.v), strict=True
+    ):
+        np.testing.assert_array_equal(mine, its)
+
+
+def test_moments_that_are_replaced_are_used() -> None:
+    adam, other = stepped(), stepped()
+    adam.m, adam.v = np.ones_like(adam.m), np.ones_like(adam.v)
+    other.m[...], other.v[...] = 1, 1
+    step(adam)
+    step(other)
+    np.testing.assert_array_equal(adam.model.params.flat, other.model.params.flat)
+    np.testing.assert_array_equal(adam.m, other.m)
+
+
+def test_a_wrong_view_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that stays when its array has been replaced."""
+    first: dict[int, Any] = {}
+    true = tinyvae.Adam._as_rows
+    plant = instead(tinyvae.Adam, "_as_rows", lambda self, *a: first.setdefault(id(self), true(self, *a)))
+    assert_killed(monkeypatch, plant, test_moments_that_are_replaced_are_used)
+
+
+@copied
+def test_a_dump_holds_no_views(copied: Callable[[Any], Any]) -> None:
+    """Which would come back as arrays of their own."""
+    assert copied(stepped()).rows == []

@@ -1,0 +1,49 @@
+"""Adam on a model's flat buffer: the one place where parameters change. The formulas are in `ops.adam`."""
+
+from typing import Any
+
+from tinyvae.backend import Array
+from tinyvae.kernels.contract import Kernels
+from tinyvae.loop import Loop
+from tinyvae.model.vae import VAE
+from tinyvae.ops.adam import adam_update, shortened, step_and_epsilon
+
+UPDATE, SHORTEN = Loop([adam_update]), Loop([shortened])
+
+
+class Adam:
+    """Adam's moments m and v (parameters,), and `t`, the steps made so far.
+
+    model.loss_and_grad(x, eps)
+    adam.step(lr=1e-3)
+    """
+
+    def __init__(self, model: VAE) -> None:
+        zeros, size = model.backend.zeros, model.params.flat.size
+        self.model, self.t = model, 0
+        self.m, self.v = zeros(size, model.dtype), zeros(size, model.dtype)
+        self.rows: list[tuple[Array, Array]] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"rows": []}  # views would come back as arrays of their own
+
+    def step(self, lr: float, clip_norm: float | None = None) -> None:
+        """One step along the model's `grads`, which are first shortened to clip_norm, if they are longer."""
+        with self.model.lock, self.model.borrowed("adam") as k:
+            g = self.model.grads.flat
+            self.update(k, g, lr, clip_norm, None if clip_norm is None else k.squared_norm(g))
+
+    def update(self, k: Kernels, g: Array, lr: float, clip_norm: float | None = None, norm2: Any = None) -> None:
+        """The same with kernels at hand, the gradient g (parameters,), and its squared norm (1,) if it is clipped."""
+        self.t += 1
+        step, epsilon = step_and_epsilon(self.t, lr)
+        p, g, m, v = self._as_rows(self.model.params.flat, g, self.m, self.v)
+        if clip_norm is not None:
+            k.map(SHORTEN, g=g, norm2=norm2, max_norm=clip_norm, out=(g,))
+        k.map(UPDATE, p=p, g=g, m=m, v=v, step=step, epsilon=epsilon, out=(p, m, v))
+
+    def _as_rows(self, *arrays: Array) -> list[Array]:
+        """Views (1, parameters): the same ones while the arrays are the same, so that kernels quickly compare them."""
+        if len(self.rows) != len(arrays) or any(a is not b for (a, _), b in zip(self.rows, arrays, strict=True)):
+            self.rows = [(a, a.reshape(1, -1)) for a in arrays]
+        return [row for _, row in self.rows]
