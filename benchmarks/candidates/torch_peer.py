@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch  # pyright: ignore[reportMissingImports]  # not installed for the type checker, here and below
-from torch.nn import functional as F  # noqa: N812 - its usual name  # pyright: ignore[reportMissingImports]
+from torch.nn import functional as F  # noqa: N812 - its usual name  # pyright: ignore[reportMissingImports] - see above
 
 from benchmarks.candidates import timing
 from benchmarks.shapes import LR, SCALE, Given, Shape

@@ -53,7 +53,7 @@ def test_a_file_holds_q_of_every_row(here: Path, tmp_path: Path, name: str, caps
         assert file["mu"].shape == (359, 2)
         assert np.array_equal(file["mu"], to_host(mu))
         assert np.array_equal(file["logvar"], to_host(logvar))
-        assert np.array_equal(file["y"], DIGITS.y)  # type: ignore[arg-type]
+        assert np.array_equal(file["y"], DIGITS.y)  # type: ignore[arg-type]  # DIGITS has labels
     assert [p.name for p in tmp_path.iterdir()] == ["z.npz"]
 
 
