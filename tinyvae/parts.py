@@ -43,6 +43,11 @@ def class_of(folder: ModuleType, base: type[Part], name: str) -> type[Part]:
     return _class_in(folder, name.replace("-", "_"), base)
 
 
+def replayed(part: Any) -> bool:
+    """Whether its class itself says that the kernels may repeat its calls: see `tinyvae.layers.Layer`."""
+    return vars(type(part)).get("replayed", False)
+
+
 def _class_in(folder: ModuleType, file: str, base: type) -> Any:
     module = importlib.import_module(f"{folder.__name__}.{file}")
     found = [c for c in vars(module).values() if _is_part(c, base) and c.__module__ == module.__name__]

@@ -29,6 +29,10 @@ FREED = test_remembered.test_memory_that_is_freed_and_used_again_is_another_arra
 ANOTHER_ORDER = test_remembered.test_calls_in_another_order_under_one_key_are_prepared_anew
 REFUSED = test_remembered.test_a_call_that_is_refused_leaves_no_place_of_its_own
 ARENA = test_remembered.test_calls_of_a_pass_have_memory_of_their_own_which_the_next_pass_has_again
+BY_HEART = test_remembered.test_a_pass_that_was_the_same_twice_is_made_again_without_its_code
+OTHERS = test_remembered.test_other_objects_numbers_and_calls_are_asked_for
+BEHIND = test_remembered.test_what_changes_behind_the_same_objects_is_not_known_until_it_has_been_the_same_twice
+BETWEEN = test_remembered.test_passes_in_between_that_are_larger_or_fail_change_nothing
 
 # file, what is wrong, the line, what stands there instead, the test that must notice, its arguments
 BUGS: list[tuple[Any, str, str, str, Any, tuple[Any, ...]]] = [
@@ -40,11 +44,11 @@ BUGS: list[tuple[Any, str, str, str, Any, tuple[Any, ...]]] = [
     (reference, "K rows in another order", "reshape(target.shape[0], -1, cols).sum(axis=1)",
      "reshape(-1, target.shape[0], cols).sum(axis=0)", test_reference.test_a_loop_is_the_formula_of_each_number, ()),
     (reference, "shared weights lose", "dW += x.T @ da", "dW -= x.T @ da", test_reference.test_gradients_and_sums, ()),
-    (remembered, "a number comes back", "        self.take(operands)  # the next call", "        # the next call",
+    (remembered, "a number comes back", "        call.take(operands)  # the next call", "        # the next call",
      COMES_BACK, ("numpy",)),
     (remembered, "strides are not compared", "and old.strides == new.strides", "", SAME_PLACE, ("numpy",)),
     (remembered, "the address is not compared", "and address(old) == address(new)", "", FREED, ("numba",)),
-    (remembered, "the operation is not compared", "if self.what != what or len", "if len",
+    (remembered, "the operation is not compared", "if call.what is what and (call", "if (call",
      ANOTHER_ORDER, ("numpy", "float64")),
     (remembered, "a refused call takes a place", "        call = prepare(self._memory(i)",
      "        self.done = i + 1\n        call = prepare(self._memory(i)", REFUSED, ("numpy",)),
@@ -53,6 +57,16 @@ BUGS: list[tuple[Any, str, str, str, Any, tuple[Any, ...]]] = [
      "return self._next(self.owner.scratch, self.taken - 1,", ARENA, ()),
     (remembered, "an operand is not compared", "call.ids == tuple(map(id, operands))", "len(call.ids) == len(operands)",
      SAME_PLACE, ("numpy",)),
+    (remembered, "a pass is known before it was the same twice", "if same and self.news == news:", "if same:",
+     BEHIND, ("numpy",)),
+    (remembered, "what a pass is given is not compared", "all(a is b for a, b in zip(p.given, given, strict=True))",
+     "True", OTHERS, ("numpy",)),
+    (remembered, "another number is no news", "                        self.news += 1", "                        pass",
+     BEHIND, ("numba",)),
+    (remembered, "after a pass known by heart comes its first place", "            self.done = p.length", "",
+     BY_HEART, ("numpy",)),
+    (remembered, "a pass that failed is known", "news, p.steps, p.given = self.news, None, given",
+     "news, p.given = self.news, given", BETWEEN, ("numpy",)),
     (prepared, "an array is frozen", "(self.xp.copyto, [copy, a])]", "(self.xp.copyto, [copy, a.copy()])]",
      CONVOLUTIONS, ()),
     (prepared, "a slope of what flows back", '{"dy": dy, "y": below.y, "a"', '{"dy": dy, "y": dy, "a"',

@@ -62,6 +62,24 @@ def test_a_pass_begins_and_its_arrays_are_apart(kind: Any) -> None:
     assert [a.shape for a in arrays[:4]] == [(2, 300), (2, 300), (3, 2), (3, 2)]
 
 
+@EACH_KIND
+def test_zeros_are_zeros_in_every_pass_and_a_pass_may_be_repeated(kind: Any) -> None:
+    k, a = kernels_of(kind), np.ones((2, 3), kind[1])
+    given = object()
+
+    def made() -> Any:
+        zeros = k.zeros(2, 3)
+        kept = zeros.copy()
+        k.map(Loop([one]), a=a, into=(zeros,))
+        return zeros if kept.any() else k.map(Loop([one]), a=zeros)
+
+    for i in range(5):
+        a[...] = i
+        k.begin("zeros")
+        assert k.replayed((given,), made).tolist() == a.tolist()
+        assert k.new(1).shape == (1,)
+
+
 # ---------------------------------------------------------------------------------------------------------------- loops
 
 

@@ -104,7 +104,7 @@ def test_a_training_step_makes_no_array(kind: str, kernels: str) -> None:
     most = growth(model, (x, eps, y, objective))
     less = growth(model, (x[:rows], eps[: rows * draws], y if y is None else y[:rows], objective))
     assert most < ALLOWED[kernels]
-    blocks = 16 * max(len(call.args) for k in model.free for calls in vars(k)["passes"].values() for call in calls)
+    blocks = 16 * max(len(call.steps) for k in model.free for p in vars(k)["passes"].values() for call in p.calls)
     assert abs(most - less) < NO_ARRAY + blocks  # Python lists the operations of a call anew, 8 bytes each
 
 

@@ -73,6 +73,7 @@ CALLS: dict[str, tuple[str, list[np.ndarray], Call]] = {
         normal(N, WINDOW.image), normal(N, PLACES * OUT), nan(WINDOW.patch, OUT)
     ], lambda k, image, places, dW: (k.convolve_gradient(image, places, dW, WINDOW), dW)[1]),
     "halves": ("halves", [normal(N, 2 * D)], lambda k, a: k.halves(a)),
+    "zeros": ("zeros", [normal(N, D)], lambda k, a: a + k.zeros(N, D)),
     "row_max": ("row_max", [normal(N, D)], lambda k, a: k.row_max(a)),
     "total": ("total", [normal(N, D)], lambda k, a: k.total(a)),
     "gather": ("gather", [np.arange(7 * D, dtype=np.uint8).reshape(7, D), np.array([6, 0, 3, 3, 1]), nan(N, D)],
@@ -83,7 +84,7 @@ CALLS: dict[str, tuple[str, list[np.ndarray], Call]] = {
 
 def test_every_method_is_called_here() -> None:
     methods = {name for name in vars(Kernels) if not name.startswith("_") and callable(getattr(Reference, name, None))}
-    assert {method for method, *_ in CALLS.values()} == methods - {"begin", "new"}
+    assert {method for method, *_ in CALLS.values()} == methods - {"begin", "new", "replayed"}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -110,7 +110,7 @@ def test_a_checkpoint_of_the_device_loads_on_the_host(fake_cupy: Any, tmp_path: 
 
 def test_a_nan_on_the_device_is_found_with_its_step_though_it_is_looked_for_later(fake_cupy: Any) -> None:
     trainer = of_kind(BY_NAME["bernoulli"], "cupy", epochs=1)
-    original, calls = trainer.model.forward_backward, iter(range(1, 99))
+    original, calls = trainer.model.step, iter(range(1, 99))
 
     def spoiled(*args: Any) -> Any:
         losses = original(*args)
@@ -118,6 +118,6 @@ def test_a_nan_on_the_device_is_found_with_its_step_though_it_is_looked_for_late
             trainer.model.grads["decoder.0.bias"][0] = float("nan")
         return losses
 
-    trainer.model.forward_backward = spoiled  # type: ignore[method-assign]  # the planted fault
+    trainer.model.step = spoiled  # type: ignore[method-assign]  # the planted fault
     with pytest.raises(tinyvae.NonFiniteError, match="epoch 1, batch 3: "):
         trainer.run()

@@ -1,7 +1,7 @@
 """Models of layers that are given one by one: widths, names by position, text and back."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -172,8 +172,9 @@ def test_text_and_back_is_the_same_model(case: Any) -> None:
 def test_every_option_of_every_layer_comes_back_from_its_text(layer: Layer) -> None:
     found = parts.part(layers, Layer, parts.text_of(layer))
     assert type(found) is type(layer)
-    assert vars(found).keys() >= {f for f in layer.__dataclass_fields__}  # pyright: ignore[reportAttributeAccessIssue]
-    assert all(getattr(found, f) == getattr(layer, f) for f in layer.__dataclass_fields__)  # pyright: ignore
+    names = [f.name for f in fields(layer)]  # pyright: ignore[reportArgumentType]
+    assert vars(found).keys() >= set(names)
+    assert all(getattr(found, name) == getattr(layer, name) for name in names)
 
 
 def test_a_tied_layers_text_names_the_layer_that_it_shares() -> None:

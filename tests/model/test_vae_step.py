@@ -29,7 +29,7 @@ class Training:
         x, eps, y, missing = self.batch
         few = x[:rows], eps[: rows * self.objective.samples], self.objective, None if y is None else y[:rows], missing
         with self.model.lock, self.model.borrowed("step", rows) as k:
-            terms = self.model.forward_backward(k, *few)
+            terms = self.model.step(k, *few)
             norm2 = k.squared_norm(self.model.grads.flat)
             self.unclipped[...] = self.model.grads.flat
             self.adam.update(k, self.model.grads.flat, 1e-3, 1.0, norm2)

@@ -26,7 +26,9 @@ from objectives.oracles import (
     small,
     written_out,
 )
-from tinyvae.formula import formula
+from tinyvae.backend import get_backend
+from tinyvae.formula import formula, where
+from tinyvae.kernels import select
 from tinyvae.loop import Loop
 from tinyvae.objectives import iwae
 from tinyvae.objectives.iwae import IWAE
@@ -235,9 +237,55 @@ def test_noise_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
 # ---------------------------------------------------------------------------------------------------------------- bugs
 
 
+def shares_are_exact_or_gone(kernels: str, dtype: str) -> None:
+    """Weights from 1 down to what underflows: a share is right to its last digits, or 0 where no digit shows it."""
+    k = select(kernels, get_backend("numpy"), dtype)[1]()
+    w = np.exp(-np.arange(0.0, 120.0).reshape(6, 20)).astype(dtype)
+    total = np.full((6, 1), 2, dtype)
+    found = k.map(iwae.SHARE, w=w, total=total).astype(float)
+    true = w.astype(float) / total
+    assert_within(found[true > 1e-16], true[true > 1e-16], 2 * eps_of(dtype) * true[true > 1e-16])
+    assert np.all((found == 0) | (found > 1e-17))
+    assert not found[true < 1e-17].any()
+    assert (true < 1e-17).any()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("kernels", EVERY)
+def test_a_share_that_no_digit_shows_is_0(kernels: str, dtype: str) -> None:
+    shares_are_exact_or_gone(kernels, dtype)
+
+
+@pytest.mark.parametrize("estimator", ["iwae", "dreg"])
+def test_a_draw_that_explains_nothing_leaves_no_number_below_what_float32_is_made_for(estimator: Any) -> None:
+    """Sums of such numbers are a hundred times as slow. The second draw of each row is far from mu."""
+    model = tinyvae.VAE(30, (20,), 4, activation="tanh", dtype="float32", kernels="numpy", seed=0)
+    rng = np.random.default_rng(0)
+    x, eps = (rng.uniform(size=(8, 30)) < 0.5).astype("f4"), rng.standard_normal((8, 2, 4)).astype("f4")
+    for far in np.linspace(1, 14, 40):
+        eps[:, 1] = far
+        k: Any
+        with model.borrowed("step") as k:
+            model.forward_backward(k, x, eps.reshape(-1, 4), IWAE(2, estimator))
+            made = [a for call in k.under_way.calls for a in arrays_of(call.result)]
+        tiny = sum(int(((a != 0) & (abs(a) < np.finfo("f4").tiny)).sum()) for a in [*made, *model.grads.values()])
+        assert tiny <= 8, far  # the weights of the far draws themselves, one for each row
+
+
+def arrays_of(result: Any) -> list[Any]:
+    results = result if isinstance(result, tuple) else (result,)
+    return [a for a in results if isinstance(a, np.ndarray)]
+
+
 BUGS: dict[str, tuple[Plant, Any]] = {
     "the weights are not normalized": (
         instead(iwae, "SHARE", Loop([formula(lambda w, total: w + 0 * total)])), lambda: agrees(4)),
+    "small shares left out": (
+        instead(iwae, "SHARE", Loop([formula(lambda w, total: where(w / total < 1e-9, 0, w / total))])),
+        lambda: shares_are_exact_or_gone("numpy", "float64")),
+    "the smallest shares kept": (
+        instead(iwae, "SHARE", Loop([formula(lambda w, total: w / total)])),
+        lambda: shares_are_exact_or_gone("numpy", "float64")),
     "every draw weighs the same": (
         instead(iwae, "SHARE", Loop([formula(lambda w, total: 0.25 + 0 * (w + total))])), lambda: agrees(4)),
     "the weights squared": (

@@ -64,4 +64,4 @@ def test_a_wrong_view_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
 @copied
 def test_a_dump_holds_no_views(copied: Callable[[Any], Any]) -> None:
     """Which would come back as arrays of their own."""
-    assert copied(stepped()).rows == []
+    assert copied(stepped()).seen == ([], [])

@@ -255,7 +255,7 @@ def test_an_objective_that_does_not_suit_the_model_is_refused() -> None:
 
 
 def spoil_gradient(trainer: Trainer, name: str, value: float, at: int) -> None:
-    original, calls = trainer.model.forward_backward, iter(range(1, 10_000))
+    original, calls = trainer.model.step, iter(range(1, 10_000))
 
     def spoiled(*args):
         losses = original(*args)
@@ -263,7 +263,7 @@ def spoil_gradient(trainer: Trainer, name: str, value: float, at: int) -> None:
             trainer.model.grads[name].flat[0] = value
         return losses
 
-    trainer.model.forward_backward = spoiled  # type: ignore[method-assign]  # the planted fault
+    trainer.model.step = spoiled  # type: ignore[method-assign]  # the planted fault
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

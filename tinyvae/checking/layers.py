@@ -17,6 +17,7 @@ from tinyvae.checking.agreement import Numbers, assert_right, check_agreement, c
 from tinyvae.checking.examples import all_layers, one_of_each_kind, text
 from tinyvae.checking.finite_differences import Check, Report, gradcheck
 from tinyvae.checking.kinks import Watching
+from tinyvae.checking.replay import check_replayed
 from tinyvae.kernels.contract import Kernels, Rows
 from tinyvae.kernels.reference import Reference
 from tinyvae.layers.layer import Bound, Context, Layer, Param, forward
@@ -65,6 +66,7 @@ def check_layer(layer: Layer) -> None:
     _check_holds_nothing(case, name)
     _check_rows_are_alone(case, name)
     _check_second_backward(case, name)
+    check_replayed(layer, name)
 
 
 class _Case:

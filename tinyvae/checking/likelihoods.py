@@ -17,6 +17,7 @@ from tinyvae import kernels as kernel_files
 from tinyvae import likelihoods, parts
 from tinyvae.backend import get_backend
 from tinyvae.checking.finite_differences import gradcheck
+from tinyvae.checking.replay import check_replayed
 from tinyvae.formula import Formula
 from tinyvae.kernels.contract import Kernels
 from tinyvae.likelihoods.likelihood import Likelihood
@@ -63,6 +64,7 @@ def check_likelihood(likelihood: Likelihood, seed: int = 0) -> None:
             for dtype in TOLERANCE:
                 _check_loops(likelihood, kernels, dtype, seed)
         _check_pairs(likelihood, seed)
+        check_replayed(likelihood, type(likelihood).__name__)
 
 
 def usable_kernels() -> list[str]:

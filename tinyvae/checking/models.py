@@ -10,15 +10,14 @@ from tinyvae import likelihoods, objectives
 from tinyvae.checking import examples
 from tinyvae.checking.finite_differences import Check, gradcheck
 from tinyvae.checking.kinks import sides_of_model
+from tinyvae.checking.replay import DATA, LATENT, around
 from tinyvae.checking.slopes import EPS
 from tinyvae.kernels.reference import Reference
-from tinyvae.layers import Dense
-from tinyvae.layers.layer import Layer
 from tinyvae.model.vae import VAE, Losses
 from tinyvae.objectives.objective import Objective, Posterior
 from tinyvae.ops.activations import ACTIVATIONS
 
-ROWS, DATA, LATENT = 8, 7, 3
+ROWS = 8
 FEW = 8  # numbers in a tensor that is looked at one by one, where the part has a check of its own
 IMAGES = {"data_dim": 35, "image_shape": (7, 5)}  # an odd height and width: the stride leaves a remainder
 
@@ -101,19 +100,6 @@ ARCHITECTURES = (
 )  # fmt: skip
 
 
-def _around(layer: Layer) -> dict[str, Any]:
-    """A model with the layer in both halves; in front of it, those that it shares weights with."""
-    shared = list(layer.shares().values())
-    encoder: list[Layer] = []
-    width = DATA
-    for one in (*shared, layer):
-        encoder += [Dense(width, one.inputs, "tanh"), one]
-        width = one.width
-    again = replace(layer)  # pyright: ignore[reportArgumentType] - another of the same options
-    decoder = [Dense(LATENT, layer.inputs, "tanh"), again, Dense(layer.width, DATA)]
-    return {"encoder": [*encoder, Dense(width, 2 * LATENT)], "decoder": decoder}
-
-
 def _of_the_folders() -> Iterator[ModelCase]:
     """A case for every likelihood, objective, activation and layer that there is."""
     small = {"hidden": (5,), "activation": "tanh"}
@@ -126,7 +112,7 @@ def _of_the_folders() -> Iterator[ModelCase]:
         yield ModelCase(f"activation {name}", {"hidden": (5, 4), "activation": name}, elementwise=FEW)
     firsts = {type(layer): layer for layer in reversed(list(examples.all_layers()))}
     for layer in reversed(firsts.values()):
-        yield ModelCase(f"layer {examples.text(layer)}", _around(layer), elementwise=FEW)
+        yield ModelCase(f"layer {examples.text(layer)}", around(layer), elementwise=FEW)
 
 
 CASES = (*ARCHITECTURES, *_of_the_folders())

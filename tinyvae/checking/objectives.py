@@ -19,6 +19,7 @@ from tinyvae import objectives
 from tinyvae.checking.agreement import Numbers, assert_right, check_agreement, check_left_alone, checked_name
 from tinyvae.checking.examples import all_objectives, text
 from tinyvae.checking.finite_differences import Check, Report, gradcheck
+from tinyvae.checking.replay import check_replayed
 from tinyvae.checking.slopes import H
 from tinyvae.kernels.contract import Kernels
 from tinyvae.kernels.reference import Reference
@@ -76,6 +77,7 @@ def check_objective(objective: Objective) -> None:
         check_agreement(run, _given(objective, 1), _given(objective, 2), what)
     _check_numbers_may_change(objective, name)
     _check_holds_nothing(objective, name)
+    check_replayed(objective, name)
 
 
 def _given(objective: Objective, seed: int) -> Numbers:

@@ -13,7 +13,7 @@ Results are the kernels' arrays (or CuPy's, in the reference). They are good unt
 keeps one copies it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from tinyvae.backend import Array
@@ -88,6 +88,17 @@ class Kernels(Protocol):
     @property
     def generation(self) -> int:
         """How often `begin` was called."""
+        ...
+
+    def replayed(self, given: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        """make(), or the very calls that it made before with the same objects `given`, without asking it again.
+
+        It stands at the start of a pass. `make` computes by these kernels alone, and which calls it makes depends on
+        nothing but what is given, whose arrays may hold other numbers each time.
+        """
+
+    def zeros(self, *shape: int) -> Array:
+        """An array of zeros, to add into."""
         ...
 
     def new(self, *shape: int) -> Array:

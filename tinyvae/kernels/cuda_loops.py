@@ -19,7 +19,7 @@ from tinyvae.kernels.cuda.text import Place, text_of
 from tinyvae.kernels.ends import itself
 from tinyvae.kernels.operands import Operand, operand
 from tinyvae.kernels.prepared import Job, Op, Prepared
-from tinyvae.kernels.remembered import Call, Memory, Step, same_memory, walk
+from tinyvae.kernels.remembered import Call, Memory, Setters, Step, same_memory
 from tinyvae.loop import Loop
 
 WARP = 32
@@ -56,7 +56,7 @@ class CudaKernels(Prepared):
 
     # ---------------------------------------------------------------------------------------------------------- loops
 
-    def prepare_loop(self, job: Job, memory: Memory) -> tuple[Callable[..., Any], list[Any], dict[int, Any]]:
+    def prepare_loop(self, job: Job, memory: Memory) -> tuple[list[Step], Setters]:
         """Its kernels, one behind the other. Raises ValueError for what no kernel can pass over."""
         if job.rows * job.cols >= 2**31:
             raise ValueError(f"{job.loop} over ({job.rows}, {job.cols}): a kernel counts to 2^31")
@@ -67,8 +67,7 @@ class CudaKernels(Prepared):
         for part in _kernels_of(job):
             self._loop(part, memory, steps, numbers)
         setters = {i: _setter(numbers[name]) for i, name in enumerate(job.loop.inputs) if name in numbers}
-        function, args = steps[0] if len(steps) == 1 else (walk, list(steps))
-        return function, args, setters
+        return steps, setters
 
     def _loop(self, job: Job, memory: Memory, steps: list[Step], numbers: dict[str, Any]) -> None:
         arrays = (*job.inputs, *job.out, *job.into)
@@ -131,7 +130,7 @@ class CudaKernels(Prepared):
         x = self._whole(x, memory, steps)
         rows = memory(x.shape[0] * w.down * w.across, w.patch)
         steps.append(self._move("patches", rows.size, x=x, rows=rows, size=rows.size, **_window(w)))
-        return Call(walk, list(steps), rows)
+        return Call(steps, rows)
 
     def _fold(self, memory: Memory, rows: Array, window: Window) -> tuple[Array, list[Step]]:
         w = window
@@ -146,7 +145,7 @@ class CudaKernels(Prepared):
             "scatter", table.size, labels=labels, da=da, table=table, K=rows // labels.shape[0], rows=rows,
             columns=columns, size=table.size,
         ))  # fmt: skip
-        return Call(walk, list(steps))
+        return Call(steps)
 
     def _prepare_gather(self, memory: Memory, what: Any, data: Array, rows: Array, scale: float, x: Array) -> Call:
         steps: list[Step] = []
@@ -158,7 +157,7 @@ class CudaKernels(Prepared):
         else:
             sizes = {"columns": x.shape[1], "size": x.size}
             steps.append(self._move(kernel, x.size, data=data, rows=rows, x=x, scale=scale, **sizes))
-        return Call(walk, list(steps))
+        return Call(steps)
 
     def _prepare_row_max(self, memory: Memory, what: Any, a: Array) -> Call:
         steps: list[Step] = []
@@ -167,7 +166,7 @@ class CudaKernels(Prepared):
         out = memory(rows, 1)
         grid = (tiles(rows, THREADS // WARP), 1)
         steps.append(self.moves.step("row_max", grid, a=a, largest=out, rows=rows, columns=columns))
-        return Call(walk, list(steps), out)
+        return Call(steps, out)
 
     def _prepare_total(self, memory: Memory, what: Any, a: Array) -> Call:
         return self._sum(memory, TOTAL, a)
@@ -179,7 +178,7 @@ class CudaKernels(Prepared):
         """Over one long row."""
         row, steps = self._flat(memory, a, a.size)
         call = self._prepare_map(memory, self._form(loop, False, False, False, False), row)
-        return Call(walk, [*steps, (call.function, call.args)], call.result)
+        return Call([*steps, *call.steps], call.result)
 
 
 def _side_by_side(a: Array) -> bool:
@@ -254,8 +253,8 @@ def _split(loop: Loop, into: bool) -> tuple[Loop | None, Loop | None, Loop | Non
     )
 
 
-def _setter(places: Sequence[tuple[list[Any], int]]) -> Callable[[list[Any], Any], None]:
-    def put(args: list[Any], value: Any) -> None:
+def _setter(places: Sequence[tuple[list[Any], int]]) -> Callable[[Any], None]:
+    def put(value: Any) -> None:
         for values, at in places:
             values[at] = np.float32(value)
 

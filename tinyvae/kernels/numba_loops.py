@@ -16,7 +16,7 @@ from tinyvae.kernels.numba_text import Place, compiled_loop
 from tinyvae.kernels.numpy_loops import NumPyKernels
 from tinyvae.kernels.operands import Operand, operand
 from tinyvae.kernels.prepared import Job, Op
-from tinyvae.kernels.remembered import Call, Memory, Step, same_memory
+from tinyvae.kernels.remembered import Call, Memory, Setters, Step, same_memory
 
 _move = kept(error_model="numpy", nogil=True)
 
@@ -26,10 +26,10 @@ class NumbaKernels(NumPyKernels):
 
     name = "numba"
 
-    def prepare_loop(self, job: Job, memory: Memory) -> tuple[Callable[..., Any], list[Any], dict[int, Any]]:
+    def prepare_loop(self, job: Job, memory: Memory) -> tuple[list[Step], Setters]:
         """The compiled loop for operands of these kinds, and its arguments."""
         args: list[Any] = [job.rows, job.cols]
-        setters: dict[int, Any] = {}
+        setters: Setters = {}
         places: list[Place] = []
         arrays = (*job.inputs, *job.out, *job.into)
         for i, a in enumerate(arrays):
@@ -39,11 +39,11 @@ class NumbaKernels(NumPyKernels):
             if same:
                 continue
             if kind == Operand.NUMBER:
-                setters[i] = _setter(len(args), self.dtype.type)
+                setters[i] = _setter(args, len(args), self.dtype.type)
             args += values
         args += [*job.sums, *job.columns]
         function = compiled_loop(job.loop, self.dtype.name, tuple(places), bool(job.into))
-        return function, args, setters
+        return [(function, args)], setters
 
     def _operand(self, a: Any, job: Job) -> tuple[Operand, list[Any]]:
         kind = operand(a, job.cols)
@@ -59,7 +59,7 @@ class NumbaKernels(NumPyKernels):
         w: Window = what.of
         rows = memory(x.shape[0] * w.down * w.across, w.patch)
         images = x.reshape(-1, w.height, w.width, w.channels)
-        return Call(_patches, [images, rows, w.down, w.across, w.kernel, w.stride, w.pad], rows)
+        return Call([(_patches, [images, rows, w.down, w.across, w.kernel, w.stride, w.pad])], rows)
 
     def _fold(self, memory: Memory, rows: Array, window: Window) -> tuple[Array, list[Step]]:
         w = window
@@ -69,14 +69,14 @@ class NumbaKernels(NumPyKernels):
         return images, [(_fold, [rows, y, w.down, w.across, w.kernel, w.stride, w.pad])]
 
     def _prepare_scatter(self, memory: Memory, what: Any, labels: Array, da: Array, table: Array) -> Call:
-        return Call(_scatter, [labels, da, table, da.shape[0] // labels.shape[0]])
+        return Call([(_scatter, [labels, da, table, da.shape[0] // labels.shape[0]])])
 
     def _prepare_gather(self, memory: Memory, what: Any, data: Array, rows: Array, scale: float, x: Array) -> Call:
-        return Call(_gather, [data, rows, x.dtype.type(scale), x])
+        return Call([(_gather, [data, rows, x.dtype.type(scale), x])])
 
 
-def _setter(position: int, kind: Any) -> Callable[[list[Any], Any], None]:
-    def put(args: list[Any], value: Any) -> None:
+def _setter(args: list[Any], position: int, kind: Any) -> Callable[[Any], None]:
+    def put(value: Any) -> None:
         args[position] = kind(value)
 
     return put

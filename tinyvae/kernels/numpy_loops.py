@@ -6,7 +6,6 @@ all their views; to run it is to walk along the list.
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from tinyvae.backend import Array
 from tinyvae.kernels.contract import Lookup, Window
 from tinyvae.kernels.domain import NUMBERS
 from tinyvae.kernels.prepared import Job, Op, Prepared
-from tinyvae.kernels.remembered import Call, Memory, Step, walk
+from tinyvae.kernels.remembered import Call, Memory, Setters, Step
 from tinyvae.loop import BOOL, DOUBLE, Number
 
 BLOCK = 32768  # numbers worked on at a time
@@ -28,14 +27,14 @@ class NumPyKernels(Prepared):
 
     name = "numpy"
 
-    def prepare_loop(self, job: Job, memory: Memory) -> tuple[Callable[..., Any], list[Any], dict[int, Any]]:
+    def prepare_loop(self, job: Job, memory: Memory) -> tuple[list[Step], Setters]:
         """A list of operations for every block."""
         inputs, setters = [], {}
         for i, a in enumerate(job.inputs):
             if isinstance(a, NUMBERS):
                 cell = np.empty((), dtype=self.dtype)
-                setters[i] = _setter(cell)
-                setters[i]([], a)
+                cell.fill(a)
+                setters[i] = cell.fill
                 a = cell
             inputs.append(a)
         steps: list[Step] = [(_fill, [c]) for c in job.columns]
@@ -47,7 +46,7 @@ class NumPyKernels(Prepared):
         for rows, cols in _blocks(job):
             steps += _Block(job, self.dtype, inputs, registers, rows, cols).steps()
             registers.all_free()
-        return walk, list(steps), setters
+        return steps, setters
 
     def _prepare_patches(self, memory: Memory, what: Op, x: Array) -> Call:
         w: Window = what.of
@@ -57,7 +56,7 @@ class NumPyKernels(Prepared):
         inner = padded[:, w.pad : w.pad + w.height, w.pad : w.pad + w.width]
         steps: list[Step] = [(_fill, [padded]), (np.copyto, [inner, x.reshape(inner.shape)])]
         steps += [(np.copyto, [patch, pixels]) for patch, pixels in _at_each_place(padded, rows, w)]
-        return Call(walk, list(steps), rows)
+        return Call(steps, rows)
 
     def _fold(self, memory: Memory, rows: Array, window: Window) -> tuple[Array, list[Step]]:
         w = window
@@ -83,13 +82,6 @@ def _at_each_place(padded: Array, rows: Array, w: Window) -> list[tuple[Array, A
 
 def _fill(a: Array) -> None:
     a.fill(0)
-
-
-def _setter(cell: Array) -> Callable[[list[Any], Any], None]:
-    def put(args: list[Any], value: Any) -> None:
-        cell.fill(value)
-
-    return put
 
 
 def _blocks(job: Job) -> list[tuple[slice, slice]]:

@@ -13,7 +13,7 @@ from tinyvae.backend import Array
 from tinyvae.kernels.contract import Lookup, Rows, Window
 from tinyvae.kernels.domain import address, check_dtypes, domain, seen_as
 from tinyvae.kernels.ends import COLUMN_SUMS, backward_end, forward_end
-from tinyvae.kernels.remembered import Call, Memory, Remembered, Step, same_memory, walk
+from tinyvae.kernels.remembered import Call, Memory, Remembered, Setters, Step, same_memory
 from tinyvae.loop import Loop
 from tinyvae.ops.activations import Activation
 
@@ -100,7 +100,15 @@ class Prepared(Remembered):
         return self.do(op("new", shape), self._prepare_new)
 
     def _prepare_new(self, memory: Memory, what: Any) -> Call:
-        return Call(walk, [], memory(*what.of))
+        return Call([], memory(*what.of))
+
+    def zeros(self, *shape: int) -> Array:
+        """Filled in each pass."""
+        return self.do(op("zeros", shape), self._prepare_zeros)
+
+    def _prepare_zeros(self, memory: Memory, what: Any) -> Call:
+        a = memory(*what.of)
+        return Call([(a.fill, [0])], a)
 
     def halves(self, a: Array) -> tuple[Array, Array]:
         """The same two views each time, which are quickly compared."""
@@ -108,7 +116,7 @@ class Prepared(Remembered):
 
     def _prepare_halves(self, memory: Memory, what: Any, a: Array) -> Call:
         width = a.shape[1] // 2
-        return Call(walk, [], (a[:, :width], a[:, width:]))
+        return Call([], (a[:, :width], a[:, width:]))
 
     # ------------------------------------------------------------------------------------------------------- formulas
 
@@ -137,21 +145,20 @@ class Prepared(Remembered):
 
     def _prepare_map(self, memory: Memory, form: Form, *operands: Any) -> Call:
         job, result = form.job(operands, memory, self.dtype)
-        function, args, numbers = self.prepare_loop(job, memory)
-        return Call(function, args, result, numbers)
+        steps, numbers = self.prepare_loop(job, memory)
+        return Call(steps, result, numbers)
 
-    def prepare_loop(self, job: Job, memory: Memory) -> tuple[Callable[..., Any], list[Any], dict[int, Any]]:
-        """By the subclass: a function and its arguments, and a way to change those of its inputs that are numbers."""
+    def prepare_loop(self, job: Job, memory: Memory) -> tuple[list[Step], Setters]:
+        """By the subclass: what is to be done, and a way to change those of its inputs that are numbers."""
         raise NotImplementedError
 
-    def _step(
+    def _steps(
         self, memory: Memory, loop: Loop, given: dict[str, Any], out: Sequence[Array] = (), columns: Any = ()
-    ) -> Step:
+    ) -> list[Step]:
         """A loop as a part of a call."""
         form = self._form(loop, False, bool(out), False, bool(columns))
         job, _ = form.job([*(given[name] for name in loop.inputs), *out, *columns], memory, self.dtype)
-        function, args, _ = self.prepare_loop(job, memory)
-        return function, args
+        return self.prepare_loop(job, memory)[0]
 
     def _flat(self, memory: Memory, a: Array, width: int) -> tuple[Array, list[Step]]:
         """`a` as rows of `width` numbers, and how they come there in each call where a view cannot show them."""
@@ -172,7 +179,7 @@ class Prepared(Remembered):
     def _prepare_product(self, memory: Memory, what: Op, x: Array, W: Array, b: Array | None, *label: Array) -> Call:
         a = memory(x.shape[0], W.shape[1])
         rows, steps = self._forward_end(memory, a, b, what.of, Lookup(*label) if label else None)
-        return Call(walk, [(self.matmul, [x, W, a]), *steps], rows)
+        return Call([(self.matmul, [x, W, a]), *steps], rows)
 
     def _forward_end(
         self, memory: Memory, a: Array, b: Array | None, f: Activation, label: Lookup | None = None
@@ -181,8 +188,8 @@ class Prepared(Remembered):
         if loop is None:
             return Rows(a, f), []
         y = memory(*a.shape) if f.reads_a else a
-        step = self._step(memory, loop, {"a": a, "b": b, "v": label}, (a, y) if f.reads_a else (a,))
-        return Rows(y, f, a if f.reads_a else None), [step]
+        steps = self._steps(memory, loop, {"a": a, "b": b, "v": label}, (a, y) if f.reads_a else (a,))
+        return Rows(y, f, a if f.reads_a else None), steps
 
     def back(self, da: Array, W: Array, below: Rows) -> Array | None:
         """By BLAS, then the slope in place."""
@@ -192,19 +199,19 @@ class Prepared(Remembered):
 
     def _prepare_back(self, memory: Memory, what: Op, da: Array, W: Array, y: Array, a: Array | None) -> Call:
         dx = memory(da.shape[0], W.shape[0])
-        return Call(walk, [(self.matmul, [da, W.T, dx]), *self._slope(memory, dx, Rows(y, what.of, a))], dx)
+        return Call([(self.matmul, [da, W.T, dx]), *self._slope(memory, dx, Rows(y, what.of, a))], dx)
 
     def _slope(self, memory: Memory, dy: Array, below: Rows) -> list[Step]:
         """dy times the slope below, in place."""
         loop = None if below.f is None else backward_end(below.f)
-        return [] if loop is None else [self._step(memory, loop, {"dy": dy, "y": below.y, "a": below.a}, (dy,))]
+        return [] if loop is None else self._steps(memory, loop, {"dy": dy, "y": below.y, "a": below.a}, (dy,))
 
     def end(self, dy: Array, below: Rows) -> Array | None:
         """In place."""
         return None if below.f is None else self.do(op("end", below.f), self._prepare_end, dy, below.y, below.a)
 
     def _prepare_end(self, memory: Memory, what: Op, dy: Array, y: Array, a: Array | None) -> Call:
-        return Call(walk, list(self._slope(memory, dy, Rows(y, what.of, a))), dy)
+        return Call(self._slope(memory, dy, Rows(y, what.of, a)), dy)
 
     def gradient(self, x: Array, da: Array, dW: Array, db: Array | None = None, add: bool = False) -> None:
         """By BLAS, and the sums."""
@@ -216,8 +223,8 @@ class Prepared(Remembered):
             self.column_sums(da, db)
 
     def _prepare_gradient(self, memory: Memory, what: Any, x: Array, da: Array, dW: Array, db: Array | None) -> Call:
-        sums = [] if db is None else [self._step(memory, COLUMN_SUMS, {"a": da}, columns=(db,))]
-        return Call(walk, [(self.matmul, [x.T, da, dW]), *sums])
+        sums = [] if db is None else self._steps(memory, COLUMN_SUMS, {"a": da}, columns=(db,))
+        return Call([(self.matmul, [x.T, da, dW]), *sums])
 
     def finish(self) -> None:
         """Add what was put off."""
@@ -227,7 +234,7 @@ class Prepared(Remembered):
 
     def _prepare_added(self, memory: Memory, what: Any, x: Array, da: Array, dW: Array) -> Call:
         part = memory.for_now(*dW.shape)
-        return Call(walk, [(self.matmul, [x.T, da, part]), (self.add, [dW, part, dW])])
+        return Call([(self.matmul, [x.T, da, part]), (self.add, [dW, part, dW])])
 
     def column_sums(self, da: Array, db: Array) -> None:
         """One pass."""
@@ -249,7 +256,7 @@ class Prepared(Remembered):
             (np.add.reduce, [da.reshape(n, -1, da.shape[1]), 1, None, each]),
             (self.matmul, [onehot.T, each, table]),
         ]
-        return Call(walk, list(steps))
+        return Call(steps)
 
     # ---------------------------------------------------------------------------------------------------- convolutions
 
@@ -295,7 +302,7 @@ class Prepared(Remembered):
         rows = memory.for_now(da.shape[0], W.shape[0])
         images, fold = self._fold(memory, rows, window)
         slope = self._slope(memory, images, Rows(y, f, a))
-        return Call(walk, [*flat, (self.matmul, [da, W.T, rows]), *fold, *slope], images)
+        return Call([*flat, (self.matmul, [da, W.T, rows]), *fold, *slope], images)
 
     def spread(self, x: Array, W: Array, b: Array | None, f: Activation, window: Window) -> Rows:
         """Rows of patches, folded."""
@@ -309,7 +316,7 @@ class Prepared(Remembered):
         if window.channels > 1:
             images = images.reshape(-1, window.channels)  # else the bias is one number, and rows stay long
         made, end = self._forward_end(memory, images, b, f)
-        return Call(walk, [*flat, (self.matmul, [x_, W.T, rows]), *fold, *end], made.reshape(x.shape[0], -1))
+        return Call([*flat, (self.matmul, [x_, W.T, rows]), *fold, *end], made.reshape(x.shape[0], -1))
 
     def spread_back(self, da: Array, W: Array, below: Rows, window: Window) -> Array | None:
         """A convolution of da."""
@@ -322,7 +329,7 @@ class Prepared(Remembered):
         f, n = what.of
         dx = memory(rows.shape[0], W.shape[1])
         whole = dx.reshape(n, -1)
-        return Call(walk, [(self.matmul, [rows, W, dx]), *self._slope(memory, whole, Rows(y, f, a))], whole)
+        return Call([(self.matmul, [rows, W, dx]), *self._slope(memory, whole, Rows(y, f, a))], whole)
 
     def convolve_gradient(self, image: Array, places: Array, dW: Array, window: Window) -> None:
         """As a dense layer's."""
@@ -336,7 +343,7 @@ class Prepared(Remembered):
 
     def _prepare_row_max(self, memory: Memory, what: Any, a: Array) -> Call:
         out = memory(a.shape[0], 1)
-        return Call(np.maximum.reduce, [a, 1, None, out, True], out)
+        return Call([(np.maximum.reduce, [a, 1, None, out, True])], out)
 
     def total(self, a: Array) -> Array:
         """(1,)."""
@@ -345,7 +352,7 @@ class Prepared(Remembered):
     def _prepare_total(self, memory: Memory, what: Any, a: Array) -> Call:
         out = memory(1)
         (row, *_), flat = self._flat(memory, a, a.size)
-        return Call(walk, [*flat, (np.add.reduce, [row, 0, None, out.reshape(())])], out)
+        return Call([*flat, (np.add.reduce, [row, 0, None, out.reshape(())])], out)
 
     def gather(self, data: Array, rows: Array, scale: float, x: Array) -> None:
         """`take` with mode "clip" writes straight into its output; with the default it would make a copy first."""
@@ -354,7 +361,7 @@ class Prepared(Remembered):
     def _prepare_gather(self, memory: Memory, what: Any, data: Array, rows: Array, scale: float, x: Array) -> Call:
         raw = memory.for_now(*x.shape, dtype=data.dtype)
         factor = np.array(scale, dtype=x.dtype)
-        return Call(walk, [(np.take, [data, rows, 0, raw, "clip"]), (_times, [raw, factor, x])])
+        return Call([(np.take, [data, rows, 0, raw, "clip"]), (_times, [raw, factor, x])])
 
     def squared_norm(self, g: Array) -> Array:
         """One pass of BLAS."""
@@ -362,7 +369,7 @@ class Prepared(Remembered):
 
     def _prepare_squared_norm(self, memory: Memory, what: Any, g: Array) -> Call:
         out = memory(1)
-        return Call(np.dot, [g, g, out.reshape(())], out)
+        return Call([(np.dot, [g, g, out.reshape(())])], out)
 
 
 def _times(raw: Array, factor: Array, x: Array) -> None:

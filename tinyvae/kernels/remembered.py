@@ -5,10 +5,12 @@ was worked out for it (shapes, views, the compiled loop). It is used again only 
 operand is the very same memory, which is looked at in every call: nothing that is remembered can be out of date. A
 number may be another each time. (Only an array object that is given another shape in place, which NumPy discourages, is
 taken for what it was.)
+
+A whole pass that made the very same calls twice is made again without asking who made them: see `replayed`.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -19,39 +21,25 @@ from tinyvae.kernels.domain import NUMBERS, address
 KEYS = 8  # kinds of passes whose calls are remembered
 
 Step = tuple[Callable[..., Any], list[Any]]
+Setters = dict[int, Callable[[Any], None]]  # by the operand's place
 
 
 class Call:
-    """A prepared call: `function(*args)` fills `result`. `numbers`: how to change those operands that are one."""
+    """A prepared call: its steps, in order, fill `result`. `numbers`: how to change those operands that are one."""
 
-    __slots__ = ("args", "function", "ids", "numbers", "operands", "result", "what")
+    __slots__ = ("ids", "numbers", "operands", "result", "steps", "what")
 
-    def __init__(
-        self, function: Callable[..., Any], args: list[Any], result: Any = None,
-        numbers: dict[int, Callable[[list[Any], Any], None]] | None = None,
-    ) -> None:  # fmt: skip
-        self.function, self.args, self.result, self.numbers = function, args, result, numbers or {}
+    def __init__(self, steps: Iterable[Step], result: Any = None, numbers: Setters | None = None) -> None:
+        self.steps, self.result, self.numbers = tuple(steps), result, numbers or {}
         self.what: Any = None
         self.operands: tuple[Any, ...] = ()
         self.ids: tuple[int, ...] = ()  # of the operands, which are kept: the same id is the same object
 
-    def fits(self, what: Any, operands: tuple[Any, ...]) -> bool:
-        """Whether it is the same operation on the same memory; takes over the numbers."""
-        if self.what != what or len(self.operands) != len(operands):
-            return False
-        other_numbers = False
-        for i, old in enumerate(self.operands):
-            new = operands[i]
-            if old is not new:
-                if i in self.numbers and isinstance(new, NUMBERS):
-                    other_numbers = other_numbers or old != new
-                elif not same_memory(old, new):
-                    return False
-        if other_numbers:
-            for i, put in self.numbers.items():
-                put(self.args, operands[i])
-        self.take(operands)  # the next call may well bring the same objects again
-        return True
+    def __call__(self) -> Any:
+        """Make it."""
+        for function, args in self.steps:
+            function(*args)
+        return self.result
 
     def take(self, operands: tuple[Any, ...]) -> None:
         """Remember the operands."""
@@ -70,10 +58,15 @@ def same_memory(old: Any, new: Any) -> bool:
     )
 
 
-def walk(*steps: Step) -> None:
-    """Call one after the other."""
-    for function, args in steps:
-        function(*args)
+class Pass:
+    """What is remembered of one kind of pass: its calls, and what `replayed` was given, made, and with which steps."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.given: tuple[Any, ...] = ()
+        self.made: Any = None
+        self.steps: tuple[Step, ...] | None = None  # None: not known to be the same each time
+        self.length = 0  # in calls
 
 
 class Remembered:
@@ -82,9 +75,10 @@ class Remembered:
     def __init__(self, dtype: Any) -> None:
         self.dtype = np.dtype(dtype)
         self.generation = 0
-        self.passes: dict[Any, list[Call]] = {}
-        self.calls: list[Call] = []  # of the pass under way
+        self.passes: dict[Any, Pass] = {}
+        self.under_way = Pass()
         self.done = 0  # calls made in it
+        self.news = 0  # calls so far that were not as they had been: prepared anew, or with another number
         self.arena: list[list[Array]] = []  # arena[i]: the flat memory of the i-th call
         self.scratch: list[Array] = []  # what a call needs while it runs: all share it
 
@@ -92,26 +86,66 @@ class Remembered:
         """From the arena's start again."""
         if key not in self.passes and len(self.passes) >= KEYS:
             self.passes.clear()
-        self.calls = self.passes.setdefault(key, [])
+        self.under_way = self.passes.setdefault(key, Pass())
         self.generation += 1
         self.done = 0
 
     def do(self, what: Any, prepare: Callable[..., Call], *operands: Any) -> Any:
-        """Make a call, as it is remembered or else prepared: prepare(memory, what, *operands)."""
-        i, calls = self.done, self.calls
+        """Make a call, as it is remembered or else prepared: prepare(memory, what, *operands).
+
+        what: the operation and all that is no operand, the very same object each time.
+        """
+        i, calls = self.done, self.under_way.calls
         if i < len(calls):
             call = calls[i]
-            if (call.what is what and call.ids == tuple(map(id, operands))) or call.fits(what, operands):
+            if call.what is what and (call.ids == tuple(map(id, operands)) or self._fits(call, operands)):
                 self.done = i + 1
-                call.function(*call.args)
+                for function, args in call.steps:  # as `call()`, which takes longer
+                    function(*args)
                 return call.result
         call = prepare(self._memory(i), what, *operands)
         call.what = what
         call.take(operands)
         calls[i : i + 1] = [call]
+        self.news += 1
         self.done = i + 1  # not of a call that could not be prepared: places would move
-        call.function(*call.args)
-        return call.result
+        return call()
+
+    def _fits(self, call: Call, operands: tuple[Any, ...]) -> bool:
+        """Whether the operands are the same memory as before; the call takes over the numbers."""
+        if len(call.operands) != len(operands):
+            return False
+        for i, (old, new) in enumerate(zip(call.operands, operands, strict=True)):
+            if old is not new:
+                if i in call.numbers and isinstance(new, NUMBERS):
+                    if old != new:
+                        call.numbers[i](new)  # if another operand does not fit, a new call takes this one's place
+                        self.news += 1
+                elif not same_memory(old, new):
+                    return False
+        call.take(operands)  # the next call may well bring the same objects again
+        return True
+
+    def replayed(self, given: tuple[Any, ...], make: Callable[[], Any]) -> Any:
+        """make(); or the very calls that it made the last two times it was given these objects, and what it made.
+
+        It stands at the start of a pass. The caller promises that `make` computes by calls of these kernels alone, and
+        that which calls these are depends on nothing but `given`. What is written into the arrays among these may
+        differ each time.
+        """
+        p = self.under_way
+        same = len(p.given) == len(given) and all(a is b for a, b in zip(p.given, given, strict=True))
+        if same and p.steps is not None:
+            for function, args in p.steps:
+                function(*args)
+            self.done = p.length
+            return p.made
+        news, p.steps, p.given = self.news, None, given
+        p.made = make()
+        if same and self.news == news:
+            p.steps = tuple(step for call in p.calls[: self.done] for step in call.steps)
+            p.length = self.done
+        return p.made
 
     def new_memory(self, size: int) -> Array:
         """So many bytes: (size,), of uint8."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import ClassVar
 
 from tinyvae.formula import Formula, formula
 from tinyvae.kernels.contract import Kernels, Rows
@@ -70,6 +71,8 @@ class BatchNorm(Layer):
     variance, else by their running averages. These are moved on in the backward pass, which is gone once in a training
     step, and not in the forward pass, which may be only a look. Raises ValueError if inputs are no multiple of columns.
     """
+
+    replayed: ClassVar = True
 
     inputs: int
     columns: int

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
+from typing import ClassVar
 
 from tinyvae.kernels.contract import Kernels, Rows, Window
 from tinyvae.layers.layer import Backward, Context, Layer, Param, Views
@@ -19,6 +20,8 @@ class Conv(Layer):
     x (rows, height width in) -> (rows, places channels), again images. `places` is their (down, across, channels).
     bias, start, gain: as in `Dense`. Raises ValueError if the window does not fit into the image.
     """
+
+    replayed: ClassVar = True
 
     image: tuple[int, int, int]
     channels: int

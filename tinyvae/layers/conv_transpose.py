@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
+from typing import ClassVar
 
 from tinyvae.kernels.contract import Kernels, Rows, Window
 from tinyvae.layers.conv import checked_window, covers
@@ -19,6 +20,8 @@ class ConvTranspose(Layer):
     x (rows, places channels) -> (rows, height width out). Other options as in `Conv`, which it mirrors: W is the weight
     (kernel, kernel, out, channels) of the convolution from y to x.
     """
+
+    replayed: ClassVar = True
 
     image: tuple[int, int, int]
     channels: int

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import KW_ONLY, dataclass
+from typing import ClassVar
 
 from tinyvae.kernels.contract import Kernels, Rows
 from tinyvae.layers.layer import Backward, Context, Layer, Param, Views
@@ -16,6 +17,8 @@ class Dense(Layer):
     bias: without, what follows adds one, as batch normalization does
     start: the activation that W starts for, if another layer applies it (default: f);  gain: narrows W's start
     """
+
+    replayed: ClassVar = True
 
     inputs: int
     width: int

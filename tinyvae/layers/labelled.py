@@ -5,6 +5,7 @@ It is a dense layer of [x, onehot]: a label's one-hot row times V is a row of V,
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from tinyvae.kernels.contract import Kernels, Lookup, Rows
 from tinyvae.layers.dense import Dense
@@ -19,6 +20,8 @@ class Labelled(Dense):
 
     weight (inputs + count, width) holds W, and below it V. The other options are those of `Dense`.
     """
+
+    replayed: ClassVar = True
 
     count: int = field(kw_only=True)
 

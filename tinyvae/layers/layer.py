@@ -8,7 +8,7 @@ A layer is handed the gradient before its own activation, and makes that of the 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -36,8 +36,14 @@ class Context(NamedTuple):
 
 
 class Layer:
-    """The base of every layer. `inputs` and `width` are how many numbers a row has before and after it."""
+    """The base of every layer. `inputs` and `width` are how many numbers a row has before and after it.
 
+    replayed: said by a class that computes by the kernels alone (no array code of its own), and whose calls depend on
+    nothing but its options, its input's shape and the context. Then a training step need not ask it again each time:
+    see `Kernels.replayed`. It is not inherited: a class that inherits from another says it anew.
+    """
+
+    replayed: ClassVar[bool] = False
     inputs: int
     width: int
 

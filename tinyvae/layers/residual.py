@@ -5,6 +5,7 @@ dx = da + (da V^T f'(h)) W^T,   h = x W + b
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tinyvae.formula import formula
 from tinyvae.kernels.contract import Kernels, Rows
@@ -26,6 +27,8 @@ TOTAL = Loop([total])
 @dataclass(frozen=True, eq=False)
 class Residual(Layer):
     """y = x + f(x W + b) V + c.  x (rows, inputs) -> (rows, inputs), by way of `hidden` numbers."""
+
+    replayed: ClassVar = True
 
     inputs: int
     hidden: int

@@ -8,6 +8,7 @@ those that make mu.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tinyvae.kernels.contract import Kernels, Rows
 from tinyvae.layers.layer import Backward, Context, Layer, Param, Views
@@ -20,6 +21,8 @@ class Tied(Layer):
 
     Raises ValueError if the other layer has no such weight.
     """
+
+    replayed: ClassVar = True
 
     of: Layer
     inputs: int

@@ -40,6 +40,7 @@ class Bernoulli(Likelihood):
     """x in {0, 1}; grey values in [0, 1] are allowed, as binary cross-entropy."""
 
     outputs: ClassVar = ("logits",)
+    replayed: ClassVar = True
     nll: ClassVar = bernoulli_nll
     slopes: ClassVar = bernoulli_nll_backward
     captured: ClassVar = "output_bernoulli"

@@ -62,6 +62,7 @@ class Gaussian(Likelihood):
 
     sigma: str = "learned"
 
+    replayed: ClassVar = True
     nll: ClassVar = gaussian_nll
     scale_matters: ClassVar = True
 

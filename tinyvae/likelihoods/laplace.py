@@ -50,6 +50,7 @@ class Laplace(Likelihood):
     scale: str = "learned"
 
     outputs: ClassVar = ("median",)
+    replayed: ClassVar = True
     nll: ClassVar = laplace_nll
     slopes: ClassVar = laplace_dmedian
 

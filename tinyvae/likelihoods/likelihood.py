@@ -52,6 +52,7 @@ class Likelihood:
     slopes: ClassVar[Formula]
     own_slopes: ClassVar[Formula | None] = None
     encoder_input: ClassVar[Formula | None] = None  # what the encoder sees of x; None: x itself
+    replayed: ClassVar[bool] = False  # see `Layer`
     captured: ClassVar[str | None] = None  # its kernel in kernels.cu, where the captured step on a GPU has one
     scale_matters: ClassVar[bool] = False  # whether data far from unit size trains badly: real x, no counts or pixels
     interval: ClassVar[tuple[float, float] | None] = None  # where x lies, if that is bounded

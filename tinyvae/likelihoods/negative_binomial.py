@@ -86,6 +86,7 @@ class NegativeBinomial(Likelihood):
     """Counts that vary more than independent events do, with a dispersion for each column."""
 
     outputs: ClassVar = ("log_mean",)
+    replayed: ClassVar = True
     nll: ClassVar = negative_binomial_nll
     slopes: ClassVar = negative_binomial_dlog_mean
     own_slopes: ClassVar = negative_binomial_dlog_dispersion

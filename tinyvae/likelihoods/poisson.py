@@ -42,6 +42,7 @@ class Poisson(Likelihood):
     """Counts that vary as much as independent events do: the variance is the mean."""
 
     outputs: ClassVar = ("log_rate",)
+    replayed: ClassVar = True
     nll: ClassVar = poisson_nll
     slopes: ClassVar = poisson_nll_backward
     encoder_input: ClassVar = log_count

@@ -15,6 +15,7 @@ from tinyvae.layers.layer import Bound, Layer
 from tinyvae.model.description import Description, Named
 from tinyvae.model.params import FlatParams
 from tinyvae.model.threads import new_lock
+from tinyvae.parts import replayed
 
 
 class Built:
@@ -42,6 +43,7 @@ class Built:
         self.params = FlatParams(shapes, backend, self.dtype)
         self.grads = FlatParams(shapes, backend, self.dtype)
         self.encoder, self.decoder = self._bound(*described.halves())
+        self.replayed = all(map(replayed, (*(b.layer for b in (*self.encoder, *self.decoder)), self.likelihood)))
         self.own_params, self.own_grads = self.params.part("likelihood"), self.grads.part("likelihood")
         self.free: list[Kernels] = []  # kernels that no call is using, with their memory
         self.lock = new_lock(self)

@@ -10,6 +10,7 @@ inverse autoregressive flow, with one group per dimension). The KL is in closed 
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from tinyvae.backend import Array
 from tinyvae.formula import formula, maximum, where
@@ -71,6 +72,8 @@ class ELBO(Objective):
     free_bits     KL that each latent dimension has free of charge, in nats
     draws         of z for each row, over which nll is averaged
     """
+
+    replayed: ClassVar = True
 
     beta: float = 1.0
     beta_warmup: float = 0

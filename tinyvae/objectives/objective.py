@@ -6,7 +6,7 @@ if these were independent.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, NamedTuple
 
 from tinyvae import parts
@@ -50,6 +50,7 @@ class Partials(NamedTuple):
 class Objective:
     """The base of every objective. Its fields are its options."""
 
+    replayed: ClassVar[bool] = False  # see `Layer`
     captured: ClassVar[bool] = False  # whether the captured step on a GPU can minimize it
 
     @property
@@ -100,4 +101,4 @@ class Objective:
 
     def describe(self) -> dict[str, Any]:
         """Its options by name."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {f.name: getattr(self, f.name) for f in fields(self)}

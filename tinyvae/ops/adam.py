@@ -12,6 +12,7 @@ from tinyvae.backend import Array, array_module
 from tinyvae.formula import formula, maximum, minimum, sqrt
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+ROUNDED = 2.0**-77  # m + it - it is a multiple of 2^-100 in float32, of 2^-129 in float64
 
 
 def bias_correction(beta: float, t: int) -> float:
@@ -54,8 +55,13 @@ def clip_scale(norm2: Array, max_norm: float) -> Array:
 
 @formula
 def adam_update(p, g, m, v, step, epsilon):
-    """The new p, m and v: `adam_step` with the corrections in step and epsilon (see `step_and_epsilon`)."""
-    m = m + (1 - BETA1) * (g - m)
+    """The new p, m and v: `adam_step` with the corrections in step and epsilon (see `step_and_epsilon`).
+
+    m is rounded to a multiple of about 1e-30, so that it gets to 0 where a gradient stays 0. It would stop at float32's
+    smallest numbers (0.9 of the smallest is rounded to itself), with which a CPU computes a hundred times as slowly: of
+    a net on MNIST, whose border pixels are hardly ever on, a step took a sixth longer after two epochs.
+    """
+    m = m + (1 - BETA1) * (g - m) + ROUNDED - ROUNDED
     v = v + (1 - BETA2) * (g * g - v)
     return p - step * m / (sqrt(v) + epsilon), m, v
 

@@ -22,10 +22,10 @@ class Adam:
         zeros, size = model.backend.zeros, model.params.flat.size
         self.model, self.t = model, 0
         self.m, self.v = zeros(size, model.dtype), zeros(size, model.dtype)
-        self.rows: list[tuple[Array, Array]] = []
+        self.seen: tuple[list[Array], list[Array]] = [], []  # arrays, and views on them as rows
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"rows": []}  # views would come back as arrays of their own
+        return self.__dict__ | {"seen": ([], [])}  # views would come back as arrays of their own
 
     def step(self, lr: float, clip_norm: float | None = None) -> None:
         """One step along the model's `grads`, which are first shortened to clip_norm, if they are longer."""
@@ -37,13 +37,13 @@ class Adam:
         """The same with kernels at hand, the gradient g (parameters,), and its squared norm (1,) if it is clipped."""
         self.t += 1
         step, epsilon = step_and_epsilon(self.t, lr)
-        p, g, m, v = self._as_rows(self.model.params.flat, g, self.m, self.v)
+        p, g, m, v = self._as_rows([self.model.params.flat, g, self.m, self.v])
         if clip_norm is not None:
             k.map(SHORTEN, g=g, norm2=norm2, max_norm=clip_norm, out=(g,))
         k.map(UPDATE, p=p, g=g, m=m, v=v, step=step, epsilon=epsilon, out=(p, m, v))
 
-    def _as_rows(self, *arrays: Array) -> list[Array]:
+    def _as_rows(self, arrays: list[Array]) -> list[Array]:
         """Views (1, parameters): the same ones while the arrays are the same, so that kernels quickly compare them."""
-        if len(self.rows) != len(arrays) or any(a is not b for (a, _), b in zip(self.rows, arrays, strict=True)):
-            self.rows = [(a, a.reshape(1, -1)) for a in arrays]
-        return [row for _, row in self.rows]
+        if [*map(id, self.seen[0])] != [*map(id, arrays)]:
+            self.seen = arrays, [a.reshape(1, -1) for a in arrays]
+        return self.seen[1]

@@ -54,6 +54,7 @@ class Batches:
         self.x = xp.empty((rows, x.shape[1]), dtype=model.dtype)
         self.u = xp.empty((rows if dynamic else 0, x.shape[1]), dtype=model.dtype)
         self.eps = xp.empty((rows * draws, model.latent_dim), dtype=model.dtype)
+        self.chosen = xp.empty(rows, dtype=np.int64)  # which rows of the data a batch has
         self.kernels = model.make_kernels()
         self.missing = x.dtype.kind == "f" and bool(np.isnan(x.sum()))  # numbers that were not observed
         labels = labels if model.classes else None
@@ -83,16 +84,16 @@ class Batches:
         rng = self.model.backend.generator(*key)
         rows = self.model.backend.asarray(order)  # (rows,), on the device
         sizes = self.sizes()
-        # (n, data), (n K, latent), (n, data); the same views for all batches, which kernels quickly compare
-        views = {n: (self.x[:n], self.eps[: n * self.draws], self.u[:n]) for n in set(sizes)}
+        # (n, data), (n K, latent), (n, data), (n,); the same views for all batches, which kernels quickly compare
+        views = {n: (self.x[:n], self.eps[: n * self.draws], self.u[:n], self.chosen[:n]) for n in set(sizes)}
         for i, n in enumerate(sizes):
-            x, eps, u = views[n]
+            x, eps, u, batch = views[n]
             rng.standard_normal(out=eps, dtype=eps.dtype)
             if self.dynamic:
                 rng.random(size=u.shape, out=u, dtype=u.dtype)  # without a size CuPy draws one number for all
             if i < skip:
                 continue
-            batch = rows[i * self.batch_size : i * self.batch_size + n]
+            batch[...] = rows[i * self.batch_size : i * self.batch_size + n]
             self.kernels.begin("batch", n)
             self.kernels.gather(self.data, batch, self.scale, x)
             if self.dynamic:

@@ -37,7 +37,7 @@ def time_step(kernels: str) -> float:
         rng.standard_normal(out=eps, dtype=np.float32)
         with model.lock, model.borrowed("step", BATCH) as k:
             k.gather(data, rng.integers(0, len(data), BATCH), 1 / 255, x)
-            model.forward_backward(k, x, eps, elbo)
+            model.step(k, x, eps, elbo)
             adam.update(k, model.grads.flat, 1e-3)
         times.append(time.perf_counter() - start)
     return median(times[WARM_UP:])

@@ -181,7 +181,7 @@ class Trainer:
             group = sizes[first : first + config.accumulate]
             n = x.shape[0]
             with self.model.lock, self.model.borrowed("step", n) as k:  # others may use it between two steps
-                terms = self.model.forward_backward(k, x, eps, self.objective_now(), y, self.train_batches.missing)
+                terms = self.model.step(k, x, eps, self.objective_now(), y, self.train_batches.missing)
                 state.batch += 1
                 state.rows += n
                 norm2 = self._look_at(k, terms, n)
@@ -284,9 +284,7 @@ class Trainer:
     def _look_at(self, k: Kernels, terms: Terms, rows: int) -> Array:
         """Note a batch's losses and |g|^2 on the device; now and then bring them to the host (at once on NumPy)."""
         norm2 = k.squared_norm(self.model.grads.flat)  # (1,)
-        slot = self.ring[len(self.ring_rows)]  # (4,)
-        for i, number in enumerate((*terms, norm2)):
-            slot[i : i + 1] = number
+        self.model.backend.xp.concatenate((*terms, norm2), out=self.ring[len(self.ring_rows)])  # (4,)
         self.ring_rows.append(rows)
         if len(self.ring_rows) == len(self.ring):
             self._empty_ring()
