@@ -178,6 +178,25 @@ def test_a_gradient_of_zeros_survives_clipping(way: str) -> None:
     assert clipped(way, np.zeros(3, np.float32), 1.0).tolist() == [0, 0, 0]
 
 
+def comes_to_rest(way: str) -> None:
+    """Where the gradient stays 0, m stops before the numbers that float32 is not made for; on its way it is the
+    paper's, as far as float32 can say."""
+    rest = np.logspace(-3, 3, 13).astype("f4")
+    p, m, v, zero = np.ones_like(rest), rest, rest**2, np.zeros_like(rest)
+    for t in range(1, 801):
+        p, m, v = one_step(way, p, zero, m, v, t, 1e-3)
+        true = rest * 0.9**t
+        # each step rounds m by ROUNDED's share of float32, 2^-101 at most, and m itself three times; it forgets a tenth
+        assert np.all(np.abs(m - true) <= 2.0**-97 + 2 * t * eps_of("float32") * true)
+        assert np.all((m == 0) | (np.abs(m) >= 2.0**-100))
+    assert np.abs(m).max() <= 2.0**-98  # nine tenths of four units are rounded to four
+
+
+@pytest.mark.parametrize("way", KERNELS)
+def test_a_moment_without_gradients_comes_to_rest(way: str) -> None:
+    comes_to_rest(way)
+
+
 # -------------------------------------------------------------------------------------------------------- planted bugs
 
 TRUE_STEP, TRUE_NUMBERS = adam.adam_step, adam.step_and_epsilon
@@ -229,6 +248,8 @@ BUGS: dict[str, tuple[Plant, Any]] = {
     "kernels: epsilon without its correction": (
         instead(adam, "step_and_epsilon", lambda t, lr: (TRUE_NUMBERS(t, lr)[0], adam.EPSILON)), FORMULA),
     "kernels: epsilon inside the root": (instead(adam.adam_update, "function", updated), FORMULA),
+    "kernels: m goes on to the smallest numbers": (instead(adam, "ROUNDED", 0.0), lambda: comes_to_rest("reference")),
+    "kernels: m stops too soon": (instead(adam, "ROUNDED", 2.0**-40), lambda: comes_to_rest("reference")),
     "kernels: the moments of the step before": (instead(adam.adam_update, "function", old_moments), FORMULA),
     "clip lengthens short gradients": (
         instead(adam, "clip_scale", lambda norm2, most: most / np.sqrt(norm2)), CLIP),

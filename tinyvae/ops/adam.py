@@ -57,9 +57,9 @@ def clip_scale(norm2: Array, max_norm: float) -> Array:
 def adam_update(p, g, m, v, step, epsilon):
     """The new p, m and v: `adam_step` with the corrections in step and epsilon (see `step_and_epsilon`).
 
-    m is rounded to a multiple of about 1e-30, so that it gets to 0 where a gradient stays 0. It would stop at float32's
-    smallest numbers (0.9 of the smallest is rounded to itself), with which a CPU computes a hundred times as slowly: of
-    a net on MNIST, whose border pixels are hardly ever on, a step took a sixth longer after two epochs.
+    m is rounded to a multiple of about 1e-30, and stops there where a gradient stays 0. Else it would stop at float32's
+    smallest numbers (nine tenths of the smallest are rounded to itself), with which a CPU computes a hundred times as
+    slowly: on MNIST, whose border pixels are hardly ever on, a step took a sixth longer after two epochs.
     """
     m = m + (1 - BETA1) * (g - m) + ROUNDED - ROUNDED
     v = v + (1 - BETA2) * (g * g - v)
