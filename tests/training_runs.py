@@ -34,8 +34,8 @@ class Recorder:
 
 def make(*, model: dict | None = None, **options) -> Trainer:
     rng = np.random.default_rng(0)
-    x = np.outer(rng.integers(0, 2, ROWS + 12), np.arange(1, DATA + 1) * 30) + rng.integers(0, 40, (ROWS + 12, DATA))
-    x = x.astype(np.uint8)  # two kinds of rows, and noise
+    x = np.outer(rng.integers(0, 2, ROWS + 12), np.full(DATA, 215)) + rng.integers(0, 40, (ROWS + 12, DATA))
+    x = x.astype(np.uint8)  # two kinds of rows, dark and light, and noise
     dataset = Dataset("pixels", x[:ROWS], x[ROWS:], scale=1 / 255)
     config = Config(**{"data": "pixels.npy", "backend": "numpy", "epochs": 3, "batch_size": 16, **options}).resolved(
         ROWS

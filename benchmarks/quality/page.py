@@ -6,13 +6,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from benchmarks.quality import aids, anomaly, collapse, conditional, iwae, latent, recipes, restore
+from benchmarks.quality import aids, anomaly, collapse, conditional, iwae, latent, recipes, restore, starts
 from benchmarks.quality.shown import save
 from tinyvae.errors import UsageError
 
 PARTS: dict[str, ModuleType] = {
     "recipes": recipes, "collapse": collapse, "aids": aids, "iwae": iwae, "latent": latent, "restore": restore,
-    "anomaly": anomaly, "conditional": conditional,
+    "anomaly": anomaly, "conditional": conditional, "starts": starts,
 }  # fmt: skip
 INTRO = """\
 # What each model reaches, and what it is good for

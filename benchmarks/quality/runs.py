@@ -17,9 +17,11 @@ from tinyvae.training import checkpoint, streams
 from tinyvae.training.batches import Batches
 from tinyvae.training.config import OPTIONS, Config
 from tinyvae.training.data import Dataset
+from tinyvae.training.data.rows import evenly_spread
 from tinyvae.training.metrics import Row, read_table
-from tinyvae.uses.run_rows import as_trained, evenly_spread
+from tinyvae.uses.run_rows import as_trained
 
+FETCHED = ("mnist", "binarized-mnist")  # data that lies in a folder of the user's
 Options = dict[str, Any]  # of `tinyvae train`, by their names there; lists and tuples for several values
 
 
@@ -82,7 +84,7 @@ class Workshop:
         options = {"data": "mnist"} | {n: v for n, v in given.items() if n == "data" or v != getattr(usual, n)}
         if not self.quick:
             return options
-        small: Options = {"data": "digits" if options["data"] == "mnist" else "two-gaussians:200", "epochs": 2}
+        small: Options = {"data": "two-gaussians:200" if "two" in options["data"] else "digits", "epochs": 2}
         small |= {name: (4,) * len(options[name]) for name in ("hidden", "conv") if name in options}
         small |= {"latent": min(options["latent"], 4)} if "latent" in options else {}
         return options | small
@@ -90,7 +92,7 @@ class Workshop:
     def _make(self, path: Path, options: Options) -> None:
         """Train by the train command's own code, or go on with a run that was stopped."""
         asked: dict[str, Any] = {"no_figures": True, "quiet": True, "backend": "numpy"}
-        if self.data_dir and options["data"] == "mnist":  # where data lies is no part of a run: it may move
+        if self.data_dir and options["data"] in FETCHED:  # where data lies is no part of a run: it may move
             asked["data_dir"] = str(self.data_dir)
         if checkpoint.saved_steps(path):
             last, _ = checkpoint.read_last(path)
@@ -105,7 +107,7 @@ class Workshop:
 
     def _read(self, path: Path, options: Options) -> Run:
         trained = loading.open_run(argparse.Namespace(run_dir=path, checkpoint="last", backend="numpy"))
-        where = str(self.data_dir) if self.data_dir and options["data"] == "mnist" else None
+        where = str(self.data_dir) if self.data_dir and options["data"] in FETCHED else None
         rows, _ = read_table(path, trained.epoch)
         return Run(path, options, trained.config, trained.model, trained.dataset(where), rows)
 

@@ -204,6 +204,18 @@ class ShortStart(Logistic):
 
 
 @dataclass(frozen=True)
+class StartsAside(Logistic):
+    def start(self, x: np.ndarray) -> np.ndarray:
+        return -np.nan_to_num(x).mean(axis=0)
+
+
+@dataclass(frozen=True)
+class StartsAtNaN(Logistic):
+    def start(self, x: np.ndarray) -> np.ndarray:
+        return x.mean(axis=0)
+
+
+@dataclass(frozen=True)
 class WrongSlope(Logistic):
     slopes: ClassVar = backward_of(logistic_nll, "centre")(
         lambda dnll, centre, log_width, wider, x: 1.01 * logistic_dcentre(dnll, centre, log_width, wider, x)
@@ -283,6 +295,8 @@ class CountsTheUnseen(Logistic):
         (MeanAside(), "mean is .* by 20000 draws"),
         (LessInformation(), "the information of centre is"),
         (ShortStart(), r"start must give \(3,\) numbers"),
+        (StartsAside(), "at its start the loss is"),
+        (StartsAtNaN(), "start is not finite, of data with NaN"),
         (WrongSlope(), r"the slope by the output \(centre\) is not the derivative of nll"),
         (WrongOwnSlope(), "the slope by the parameter wider .* is not the derivative of nll"),
         (HidesNaN(), "a decoder that says NaN has a finite loss"),

@@ -9,7 +9,7 @@ import pytest
 from fake_cupy import FakeCupy
 from fake_cupy import fake_cupy_fixture as fake_cupy_fixture
 from kinds import BY_NAME, CAPTURED, ORDINARY, Kind
-from trained import Heard, captured, heard, of_kind, parameters, pixels
+from trained import Heard, captured, from_afar, heard, of_kind, parameters, pixels
 
 import tinyvae
 from tinyvae.backend import to_host
@@ -137,7 +137,7 @@ def test_data_that_was_not_all_observed_is_trained_by_the_ordinary_step(fake_cup
     x = with_gaps()
     dataset = Dataset("gaps", x[:100], x[100:])
     config = Config(data="p.npy", backend="cupy", batch_size=16, epochs=20, lr=2e-2).resolved(100)
-    trainer = Trainer(tinyvae.VAE(6, (5,), 2, backend="cupy"), dataset, config, Heard())
+    trainer = from_afar(Trainer(tinyvae.VAE(6, (5,), 2, backend="cupy"), dataset, config, Heard()))
     assert (trainer.model.kernels_name, trainer.graph_step) == ("cuda", None)
     trainer.run()
     rows = heard(trainer).rows

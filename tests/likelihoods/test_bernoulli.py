@@ -136,3 +136,9 @@ def test_a_slope_uphill_and_one_through_the_sigmoid_break_the_contract(planted: 
     check_likelihood(Bernoulli())
     with pytest.raises(AssertionError, match=r"the slope by the output \(logits\)"):
         check_likelihood(planted)
+
+
+def test_it_starts_at_the_logit_of_each_columns_mean() -> None:
+    """With half a 0 and half a 1 more, so that a pixel which is never on stays possible."""
+    x = np.array([[1, np.nan, 0, np.nan], [1, 0.5, 0, np.nan]])
+    np.testing.assert_allclose(Bernoulli().start(x), np.log([2.5 / 0.5, 1, 0.5 / 2.5, 1]), rtol=1e-12)

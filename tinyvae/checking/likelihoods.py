@@ -64,6 +64,7 @@ def check_likelihood(likelihood: Likelihood, seed: int = 0) -> None:
             for dtype in TOLERANCE:
                 _check_loops(likelihood, kernels, dtype, seed)
         _check_pairs(likelihood, seed)
+        _check_start(likelihood, case)
         check_replayed(likelihood, type(likelihood).__name__)
 
 
@@ -368,6 +369,24 @@ def _check_encoded(of: Likelihood, k: Kernels, case: Case, missing: bool, what: 
     assert np.isfinite(expected).all(), f"{what}: what the encoder sees is not finite"
     got = np.array(of.encoded(k, case.x, missing), dtype="float64")
     _near(got, expected, 1e-6, f"{what}: what the encoder sees")
+
+
+# --------------------------------------------------------------------------------------------------------------- start
+
+
+def _check_start(of: Likelihood, case: Case) -> None:
+    """A decoder that says the start whatever z is, is no worse than one that says 0; and it knows what NaN means."""
+    name, x = type(of).__name__, case.x.copy()
+    x[0, 0] = x[:, 1] = np.nan
+    start = of.start(x)
+    if start is None:
+        return
+    assert np.isfinite(start).all(), f"{name}: start is not finite, of data with NaN"
+    start = np.asarray(of.start(case.x), dtype="float64")
+    told = lambda output: _formulas(of, case._replace(output=np.tile(output, (len(case.x), 1))), 1.0)[0].loss.mean()
+    at_start, at_zero = told(start), told(0 * start)
+    worse = f"{name}: at its start the loss is {at_start:.6g}, more than at 0, where it is {at_zero:.6g}"
+    assert at_start <= at_zero + 0.01 * DATA, worse
 
 
 # --------------------------------------------------------------------------------------------------------------- pairs

@@ -11,11 +11,12 @@ from rich.table import Table
 from tinyvae.commands import loading
 from tinyvae.errors import DataError, TinyvaeError, UsageError
 from tinyvae.training import streams
+from tinyvae.training.data.rows import evenly_spread
 from tinyvae.training.files import write_atomically
 from tinyvae.uses import restoring
 from tinyvae.uses.masks import Mask, add_noise, parse_mask
 from tinyvae.uses.restoring import Line
-from tinyvae.uses.run_rows import as_trained, evenly_spread
+from tinyvae.uses.run_rows import as_trained
 
 SUMMARY = "fill in missing pixels, or take noise off, and compare with the truth"
 DESCRIPTION = """\

@@ -7,7 +7,8 @@ fan_in is how many numbers an output is a sum of. In a convolution that is k k i
 covered by (k / stride)^2 windows, so it is (k / stride)^2 in (and in, where the stride is larger than the window).
 
 `gain` narrows the range. The last layer of each half is linear and starts at a tenth of Glorot's range: q(z|x) then
-begins near the prior, and p(x|z) without opinions to unlearn.
+begins near the prior, and p(x|z) without opinions to unlearn. Training begins with the bias of the decoder's where the
+data's means are (`VAE.start_at`). benchmarks/QUALITY.md compares this with other starts from the literature.
 """
 
 import math

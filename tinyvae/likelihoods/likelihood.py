@@ -79,9 +79,8 @@ class Likelihood:
         return self
 
     def start(self, x: np.ndarray) -> np.ndarray | None:
-        """What the decoder should say of x (rows, data; NaN where not observed) before it has learned: (outputs data,).
-
-        None: 0 will do.
+        """What the decoder should say of x (rows, columns; NaN where not observed) before it has learned anything else:
+        (outputs columns,), such as the mean of each column. None: 0 will do.
         """
         return None
 

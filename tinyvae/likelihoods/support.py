@@ -54,11 +54,16 @@ def check_counts(who: str, smallest: float, largest: float, whole: bool | None =
     )
 
 
-def log_means(x: np.ndarray) -> np.ndarray:
-    """log of the mean count of each column, with half a count more: (rows, data), NaN where not observed -> (data,)."""
+def totals(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The sum of each column and how many numbers it is of: (rows, data), NaN where not observed -> (data,) each."""
     seen = ~np.isnan(x)
-    total = np.where(seen, x, 0).sum(axis=0, dtype="float64")
-    return np.log((total + 0.5) / np.maximum(seen.sum(axis=0), 1))
+    return np.where(seen, x, 0).sum(axis=0, dtype="float64"), seen.sum(axis=0)
+
+
+def log_means(x: np.ndarray) -> np.ndarray:
+    """log of the mean count of each column, with half a count more: (rows, data) -> (data,)."""
+    total, count = totals(x)
+    return np.log((total + 0.5) / np.maximum(count, 1))
 
 
 def learned_or_fixed(option: str, text: str, kinds: tuple[str, ...] = ("learned", "columns")) -> float | None:

@@ -161,14 +161,17 @@ class VAE(Checked):
     def start_at(self, x: Any) -> None:
         """Begin where the likelihood says for data x (rows, data): in the bias of the decoder's last layer.
 
-        Large counts need it, whose rates are far from 1; for other likelihoods it changes nothing. To be called before
-        training, with some of the data or all of it.
+        Each column then starts at its mean, or what is like it, and training need not look for that first (Burda et al.
+        2016); counts far from 1 are never learned without. To be called before training, with some of the data or all
+        of it. `Trainer` does so.
         """
-        start = self.likelihood.start(to_host(self.checked_rows(x, "x", self.data_dim)))
-        bias = self.decoder[-1].p.get("bias")
-        if start is not None and bias is not None:
-            each = start.reshape(-1, bias.size).mean(axis=0)  # a convolution's bias is for all pixels of a channel
-            bias[...] = self.backend.asarray(each, self.dtype)
+        x, bias = to_host(self.checked_rows(x, "x", self.data_dim)), self.decoder[-1].p.get("bias")
+        if bias is None:
+            return
+        columns = bias.size // len(self.likelihood.outputs)  # a convolution's bias is for all pixels of a channel
+        start = self.likelihood.start(x.reshape(-1, columns))
+        if start is not None:
+            bias[...] = self.backend.asarray(start, self.dtype)
 
     # ------------------------------------------------------------------------------------------------ the derivation
 

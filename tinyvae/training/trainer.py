@@ -23,12 +23,13 @@ from tinyvae.training.adam import Adam
 from tinyvae.training.batches import Batches
 from tinyvae.training.config import Config
 from tinyvae.training.data import Dataset
+from tinyvae.training.data.rows import evenly_spread
 from tinyvae.training.data.scale import too_large
 from tinyvae.training.graph_step import GraphStep
 from tinyvae.training.metrics import Evaluation, Row, evaluate
 
 REMEDY = "try a smaller --lr, or --clip-norm 1; for a Gaussian, --sigma fixed:VALUE or data scaled to unit size"
-START_ROWS = 1000  # that say where the likelihood begins
+START_ROWS = 4000  # that say where the likelihood begins
 RING = {"numpy": 1, "cupy": 64}  # steps between two looks at the losses: each look waits for a GPU
 
 
@@ -130,7 +131,8 @@ class Trainer:
         """Train to the end. False if `stop`, asked after every update, ended it early."""
         began = time.perf_counter() - self.seconds
         if self.state.updates == 0:
-            self.model.start_at(self.dataset.values(self.dataset.x_train[:START_ROWS]))
+            x = self.dataset.x_train
+            self.model.start_at(self.dataset.values(x[evenly_spread(len(x), START_ROWS)]))  # files may be sorted
         with np.errstate(all="ignore"):  # every step is looked at for non-finite numbers; NumPy need not warn as well
             while not self.finished():
                 complete = self._epoch(stop)

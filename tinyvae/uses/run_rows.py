@@ -8,11 +8,6 @@ from tinyvae.training import streams
 from tinyvae.training.config import Config
 
 
-def evenly_spread(rows: int, most: int) -> np.ndarray:
-    """The numbers of all rows, or of `most` of them, the first and the last among them: files may be sorted."""
-    return np.linspace(0, rows - 1, min(rows, most)).round().astype(int)
-
-
 def as_trained(stored: np.ndarray, scale: float, config: Config, dtype: Any = np.float64) -> np.ndarray:
     """Stored rows of a Dataset as real numbers, made 0 and 1 at random where the run did so in every batch.
 
