@@ -12,6 +12,7 @@ import pytest
 from cuda_on_cpu import models
 from cuda_on_cpu.shim import MOVES, SOURCE, together
 from fake_cupy import installed
+from strategies import sampled
 
 from tinyvae.kernels.cuda.launch import signatures
 from tinyvae.kernels.cuda.table import THREADS
@@ -25,6 +26,7 @@ PTXAS = (
     r"Used (\d+) registers(?:[^\n]*?(\d+) bytes smem)?"
 )
 each_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES)
+some_architecture = pytest.mark.parametrize("architecture", sampled(ARCHITECTURES, 3))
 
 
 def nvrtc() -> ctypes.CDLL:
@@ -99,7 +101,7 @@ def test_a_warning_would_show() -> None:
 
 
 @FILES
-@each_architecture
+@some_architecture
 def test_nvcc_keeps_everything_in_registers(
     architecture: str, source: str, macros: tuple[str, ...], tmp_path: Path
 ) -> None:

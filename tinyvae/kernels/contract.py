@@ -93,8 +93,8 @@ class Kernels(Protocol):
     def replayed(self, given: tuple[Any, ...], make: Callable[[], Any]) -> Any:
         """make(), or the very calls that it made before with the same objects `given`, without asking it again.
 
-        It stands at the start of a pass. `make` computes by these kernels alone, and which calls it makes depends on
-        nothing but what is given, whose arrays may hold other numbers each time.
+        It stands once in a pass, before it at most `new`. `make` computes by these kernels alone, and which calls it
+        makes depends on nothing but what is given, whose arrays may hold other numbers each time.
         """
 
     def zeros(self, *shape: int) -> Array:

@@ -129,9 +129,9 @@ class Remembered:
     def replayed(self, given: tuple[Any, ...], make: Callable[[], Any]) -> Any:
         """make(); or the very calls that it made the last two times it was given these objects, and what it made.
 
-        It stands at the start of a pass. The caller promises that `make` computes by calls of these kernels alone, and
-        that which calls these are depends on nothing but `given`. What is written into the arrays among these may
-        differ each time.
+        It stands once in a pass, before it at most `new`. The caller promises that `make` computes by calls of these
+        kernels alone, and that which calls these are depends on nothing but `given`. What is written into the arrays
+        among these may differ each time.
         """
         p = self.under_way
         same = len(p.given) == len(given) and all(a is b for a, b in zip(p.given, given, strict=True))
@@ -140,10 +140,10 @@ class Remembered:
                 function(*args)
             self.done = p.length
             return p.made
-        news, p.steps, p.given = self.news, None, given
+        news, begin, p.steps, p.given = self.news, self.done, None, given
         p.made = make()
         if same and self.news == news:
-            p.steps = tuple(step for call in p.calls[: self.done] for step in call.steps)
+            p.steps = tuple(step for call in p.calls[begin : self.done] for step in call.steps)
             p.length = self.done
         return p.made
 

@@ -1,6 +1,7 @@
 """What a model is given from outside, looked at before it is used: shapes, values, labels, objectives."""
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,12 @@ from tinyvae.backend import Array, to_host
 from tinyvae.model.built import Built
 from tinyvae.objectives.elbo import ELBO
 from tinyvae.objectives.objective import Objective
+
+
+@lru_cache
+def _elbo(beta: float, free_bits: float) -> ELBO:
+    """One object for the same numbers, which kernels quickly compare."""
+    return ELBO(beta, free_bits=free_bits)
 
 
 class Checked(Built):
@@ -37,7 +44,7 @@ class Checked(Built):
     ) -> Objective:
         """The objective, or the ELBO with these two. Raises ValueError for both, or if it does not suit the model."""
         if objective is None:
-            objective = ELBO(1.0 if beta is None else beta, free_bits=free_bits or 0.0)
+            objective = _elbo(1.0 if beta is None else beta, free_bits or 0.0)
         elif beta is not None or free_bits is not None:
             raise ValueError("beta and free_bits are short for objective=ELBO(...): give these, or an objective")
         objective.check(self.architecture.has_batch_norm)
