@@ -2,7 +2,9 @@
 
 import argparse
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +35,13 @@ class Run:
     options: Options
     config: Config
     model: VAE
-    dataset: Dataset
+    load: Callable[[], Dataset]
     rows: list[Row]
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """Its data, once somebody asks."""
+        return self.load()
 
     @property
     def last(self) -> Row:
@@ -109,7 +116,7 @@ class Workshop:
         trained = loading.open_run(argparse.Namespace(run_dir=path, checkpoint="last", backend="numpy"))
         where = str(self.data_dir) if self.data_dir and options["data"] in FETCHED else None
         rows, _ = read_table(path, trained.epoch)
-        return Run(path, options, trained.config, trained.model, trained.dataset(where), rows)
+        return Run(path, options, trained.config, trained.model, lambda: trained.dataset(where), rows)
 
 
 def words(options: Options) -> list[str]:

@@ -57,11 +57,11 @@ ABOUT = f"""\
 The last layer of each half is linear. The encoder's makes mu and logvar, the decoder's what the likelihood needs. Where
 should their weights start? Measured here: Glorot's range (Glorot & Bengio 2010: uniform, variance 2 / (fan in + fan
 out)); a tenth of it for both, or for one of them, so that q(z|x) begins near the prior, or p(x|z) without opinions;
-LeCun's variance 1 / fan in (LeCun et al. 1998); PyTorch's 1 / (3 fan in), with biases as far from 0; and Glorot's with
-the output's bias at the logit of each pixel's mean (Burda et al. 2016; a Gaussian's stays at 0).
-Hidden layers start as ever (He et al. 2015 before rectifiers, else Glorot). The models are those of this page, of
-README and of tutorial 9; where one is tied, the decoder's last layer has no weights of its own. Seeds 0, 1
-and 2; {EPOCHS} epochs on MNIST. What tinyvae does is "a tenth, means".
+LeCun's variance 1 / fan in (LeCun et al. 1998); PyTorch's 1 / (3 fan in), with biases as far from 0; and "means": the
+output's bias at the logit of each pixel's mean (Burda et al. 2016; a Gaussian's stays at 0), with Glorot's range and
+with a tenth of it, which is what tinyvae does. Hidden layers start as ever (He et al. 2015 before rectifiers, else
+Glorot). The models are those of this page, of README and of tutorial 9; where one is tied, the decoder's last layer
+has no weights of its own. Seeds 0, 1 and 2; {EPOCHS} epochs on MNIST.
 
 A start's regret is how many nats its mean loss lies above that of the model's best start. The last two models are
 costly, and are trained only from the {FINALISTS} starts whose worst regret over the others is smallest."""

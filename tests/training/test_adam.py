@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 from planted import assert_killed, instead
+from strategies import EVERY_FUSED
 
 import tinyvae
+from tinyvae.training import adam as adams
 
 COPIES: list[Callable[[Any], Any]] = [copy.deepcopy, lambda adam: pickle.loads(pickle.dumps(adam))]
 copied = pytest.mark.parametrize("copied", COPIES, ids=["deepcopy", "pickle"])
@@ -51,6 +53,27 @@ def test_moments_that_are_replaced_are_used() -> None:
     step(other)
     np.testing.assert_array_equal(adam.model.params.flat, other.model.params.flat)
     np.testing.assert_array_equal(adam.m, other.m)
+
+
+def comes_to_rest(kernels: str) -> None:
+    """Where a gradient has stayed 0, m is 0 at last, and never among the smallest numbers of float32."""
+    model = tinyvae.VAE(data_dim=5, hidden=(4,), latent_dim=2, kernels=kernels)
+    adam = tinyvae.Adam(model)
+    adam.m[...] = np.logspace(-12, 3, adam.m.size)
+    model.grads.flat[...] = 0
+    for _ in range(900):
+        adam.step(lr=1e-3)
+        assert np.all((adam.m == 0) | (np.abs(adam.m) > 1e-32))
+    assert not adam.m.any()
+
+
+@pytest.mark.parametrize("kernels", ["reference", *EVERY_FUSED])
+def test_without_gradients_the_moments_come_to_rest(kernels: str) -> None:
+    comes_to_rest(kernels)
+
+
+def test_a_moment_without_rest_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert_killed(monkeypatch, instead(adams, "REST", 10**9), lambda: comes_to_rest("numpy"))
 
 
 def test_a_wrong_view_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,9 +6,9 @@ from tinyvae.backend import Array
 from tinyvae.kernels.contract import Kernels
 from tinyvae.loop import Loop
 from tinyvae.model.vae import VAE
-from tinyvae.ops.adam import adam_update, shortened, step_and_epsilon
+from tinyvae.ops.adam import REST, adam_update, rested, shortened, step_and_epsilon
 
-UPDATE, SHORTEN = Loop([adam_update]), Loop([shortened])
+UPDATE, SHORTEN, RESTED = Loop([adam_update]), Loop([shortened]), Loop([rested])
 
 
 class Adam:
@@ -41,6 +41,8 @@ class Adam:
         if clip_norm is not None:
             k.map(SHORTEN, g=g, norm2=norm2, max_norm=clip_norm, out=(g,))
         k.map(UPDATE, p=p, g=g, m=m, v=v, step=step, epsilon=epsilon, out=(p, m, v))
+        if self.t % REST == 0:
+            k.map(RESTED, m=m, out=(m,))
 
     def _as_rows(self, arrays: list[Array]) -> list[Array]:
         """Views (1, parameters): the same ones while the arrays are the same, so that kernels quickly compare them."""

@@ -86,6 +86,7 @@ def train_on(like: VAE, x: np.ndarray, y: np.ndarray, rng: np.random.Generator |
         a.data_dim, HIDDEN, a.latent_dim, activation=a.activation, likelihood=a.likelihood.shared(), classes=a.classes,
         seed=int(rng.integers(2**31)),
     )  # fmt: skip
+    model.start_at(x)
     adam = Adam(model)
     for _ in range(STEPS):
         rows = rng.integers(0, len(x), min(BATCH, len(x)))
