@@ -80,7 +80,7 @@ RUNS = [
 ]
 
 
-@pytest.mark.parametrize("more", RUNS, ids=str)
+@pytest.mark.parametrize("more", sampled(RUNS, 2), ids=str)
 def test_a_run_is_trained_resumed_evaluated_and_used_on_the_device(
     fake_cupy: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str]
 ) -> None:

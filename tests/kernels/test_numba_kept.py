@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from strategies import sampled
 
 numba = pytest.importorskip(
     "numba", reason="Numba is not installed, so its kernels were not tested: python -m pip install 'tinyvae[numba]'"
@@ -203,8 +204,8 @@ def test_all_that_is_kept_lies_in_the_folder(compiled: dict[str, bytes]) -> None
 
 
 @pytest.mark.parametrize(
-    "torn", [lambda whole: b"", lambda whole: whole[: len(whole) // 2], lambda whole: b"\x80\x05N."],
-    ids=["empty", "cut", "another pickle"],
+    "torn", sampled([lambda whole: whole[: len(whole) // 2], lambda whole: b"", lambda whole: b"\x80\x05N."], 3),
+    ids=["cut", "empty", "another pickle"],
 )  # fmt: skip
 def test_a_torn_file_is_compiled_again_and_mended(torn: Callable[[bytes], bytes], folder: Path) -> None:
     for path in (*folder.glob("loop_*.nbi"), *folder.glob("_patches_*.nbc")):  # the index of one, the code of the other
