@@ -15,6 +15,7 @@ import sys
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from importlib.machinery import SourceFileLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypeVar
@@ -186,9 +187,17 @@ def typed(text: str, *bases: type) -> str:
     return f"{name_of(cls)}:{options}" if options else name_of(cls)
 
 
+class _Anew(SourceFileLoader):
+    """Compiles a file each time. Python's own would leave a __pycache__ beside a user's file, and would take the one
+    that lies there for a file that was changed within the same second."""
+
+    def get_code(self, fullname: str) -> types.CodeType:
+        return self.source_to_code(self.get_data(self.path), self.path)
+
+
 def _run(file: Path) -> Any:
     name = str(file.resolve())  # of no module that can be imported
-    spec = importlib.util.spec_from_file_location(name, file)
+    spec = importlib.util.spec_from_file_location(name, file, loader=_Anew(name, str(file)))
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules[name] = importlib.util.module_from_spec(spec)  # where annotations that are text look names up
