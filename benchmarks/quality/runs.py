@@ -19,7 +19,7 @@ from tinyvae.training import checkpoint, streams
 from tinyvae.training.batches import Batches
 from tinyvae.training.config import OPTIONS, Config
 from tinyvae.training.data import Dataset
-from tinyvae.training.data.rows import evenly_spread
+from tinyvae.training.data.dataset import evenly_spread
 from tinyvae.training.metrics import Row, read_table
 from tinyvae.uses.run_rows import as_trained
 
@@ -91,7 +91,10 @@ class Workshop:
         options = {"data": "mnist"} | {n: v for n, v in given.items() if n == "data" or v != getattr(usual, n)}
         if not self.quick:
             return options
-        small: Options = {"data": "two-gaussians:200" if "two" in options["data"] else "digits", "epochs": 2}
+        small: Options = {
+            "data": "two-gaussians:200" if options["data"].startswith("two-gaussians") else "digits",
+            "epochs": 2,
+        }
         small |= {name: (4,) * len(options[name]) for name in ("hidden", "conv") if name in options}
         small |= {"latent": min(options["latent"], 4)} if "latent" in options else {}
         return options | small

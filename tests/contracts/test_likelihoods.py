@@ -9,7 +9,8 @@ import tinyvae
 from tinyvae import kernels as kernel_files
 from tinyvae import likelihoods
 from tinyvae.backend import get_backend
-from tinyvae.checking.likelihoods import check_likelihood, usable_kernels
+from tinyvae.checking.agreement import usable_kernels
+from tinyvae.checking.likelihoods import check_likelihood
 from tinyvae.model.estimates import log_likelihood
 
 NAMES = likelihoods.names()

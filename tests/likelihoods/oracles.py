@@ -9,7 +9,7 @@ from strategies import assert_within
 
 from tinyvae import kernels as kernel_files
 from tinyvae.backend import get_backend
-from tinyvae.checking.likelihoods import usable_kernels
+from tinyvae.checking.agreement import usable_kernels
 from tinyvae.likelihoods.likelihood import Likelihood
 
 # name -> log p(x) of each number, from what the decoder says and the own parameters, by their names

@@ -12,7 +12,8 @@ from strategies import DTYPES, SEEDS, ULP, assert_within, eps_of, normals, numbe
 
 from likelihoods.oracles import ORACLES, assert_counts_follow, assert_log_p, draws
 from tinyvae.backend import get_backend
-from tinyvae.checking.likelihoods import check_likelihood, usable_kernels
+from tinyvae.checking.agreement import usable_kernels
+from tinyvae.checking.likelihoods import check_likelihood
 from tinyvae.formula import backward_of, exp, formula, log, sigmoid
 from tinyvae.kernels import select
 from tinyvae.likelihoods.bernoulli import Bernoulli, bernoulli_nll, bernoulli_nll_forward

@@ -5,6 +5,7 @@ an array or number that froze when a call was prepared), and not on whose memory
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -27,8 +28,9 @@ TOLERANCE = {"float32": 1e-4, "float64": 1e-12}
 
 
 def usable_kernels() -> list[str]:
-    """The kernels beside the reference that NumPy arrays go through on this machine."""
-    return [name for name in kernel_files.FUSED["numpy"] if kernel_files.problem(name, get_backend("numpy")) is None]
+    """The kernels that NumPy's arrays go through on this machine, the reference first."""
+    every = ("reference", *kernel_files.FUSED["numpy"])
+    return [name for name in every if kernel_files.problem(name, get_backend("numpy")) is None]
 
 
 def checked_name(part: Any, base: type, folder: ModuleType) -> str:
@@ -50,7 +52,7 @@ def check_agreement(run: Run, first: Numbers, second: Numbers, name: str) -> Non
     first, second: two sets of what the part is given, of the same shapes, float64.
     """
     expected = [run(Reference(np, "float64"), _copies(given, "float64")) for given in (first, second)]
-    for kernels, dtype in [("reference", "float64"), *((k, d) for k in usable_kernels() for d in TOLERANCE)]:
+    for kernels, dtype in itertools.product(usable_kernels(), TOLERANCE):
         make = kernel_files.select(kernels, get_backend("numpy"), dtype)[1]
         k, given = make(), _copies(first, dtype)
         for i, what in enumerate(("", ", at the second pass with other numbers in the same arrays", ", called again")):

@@ -16,6 +16,7 @@ import numpy as np
 from tinyvae import kernels as kernel_files
 from tinyvae import likelihoods, parts
 from tinyvae.backend import get_backend
+from tinyvae.checking.agreement import usable_kernels
 from tinyvae.checking.finite_differences import gradcheck
 from tinyvae.checking.replay import check_replayed
 from tinyvae.formula import Formula
@@ -66,12 +67,6 @@ def check_likelihood(likelihood: Likelihood, seed: int = 0) -> None:
         _check_pairs(likelihood, seed)
         _check_start(likelihood, case)
         check_replayed(likelihood, type(likelihood).__name__)
-
-
-def usable_kernels() -> list[str]:
-    """The kernels that NumPy's arrays go through on this machine."""
-    every = ("reference", *kernel_files.FUSED["numpy"])
-    return [name for name in every if kernel_files.problem(name, get_backend("numpy")) is None]
 
 
 # ---------------------------------------------------------------------------------------------------------------- form
@@ -371,25 +366,7 @@ def _check_encoded(of: Likelihood, k: Kernels, case: Case, missing: bool, what: 
     _near(got, expected, 1e-6, f"{what}: what the encoder sees")
 
 
-# --------------------------------------------------------------------------------------------------------------- start
-
-
-def _check_start(of: Likelihood, case: Case) -> None:
-    """A decoder that says the start whatever z is, is no worse than one that says 0; and it knows what NaN means."""
-    name, x = type(of).__name__, case.x.copy()
-    x[0, 0] = x[:, 1] = np.nan
-    start = of.start(x)
-    if start is None:
-        return
-    assert np.isfinite(start).all(), f"{name}: start is not finite, of data with NaN"
-    start = np.asarray(of.start(case.x), dtype="float64")
-    told = lambda output: _formulas(of, case._replace(output=np.tile(output, (len(case.x), 1))), 1.0)[0].loss.mean()
-    at_start, at_zero = told(start), told(0 * start)
-    worse = f"{name}: at its start the loss is {at_start:.6g}, more than at 0, where it is {at_zero:.6g}"
-    assert at_start <= at_zero + 0.01 * DATA, worse
-
-
-# --------------------------------------------------------------------------------------------------------------- pairs
+# ---------------------------------------------------------------------------------------------------- pairs, the start
 
 
 def _check_pairs(of: Likelihood, seed: int) -> None:
@@ -403,3 +380,21 @@ def _check_pairs(of: Likelihood, seed: int) -> None:
         tiled = lambda row: case._replace(x=np.tile(row, (len(case.output), 1)))
         expected = np.array([-_formulas(of, tiled(row), 1.0)[0].loss for row in x])
         _near(got, expected, 1e-9, f"{type(of).__name__}: log p of all pairs{what}")
+
+
+def _check_start(of: Likelihood, case: Case) -> None:
+    """A decoder that says the start whatever z is, is no worse than one that says 0; and it knows what NaN means.
+
+    0.01 a column: of DRAWS rows a start may add a count or so, to stay finite.
+    """
+    name, x = type(of).__name__, case.x.copy()
+    x[0, 0] = x[:, 1] = np.nan
+    start = of.start(x)
+    if start is None:
+        return
+    assert np.isfinite(start).all(), f"{name}: start is not finite, of data with NaN"
+    start = np.asarray(of.start(case.x), dtype="float64")
+    told = lambda output: _formulas(of, case._replace(output=np.tile(output, (len(case.x), 1))), 1.0)[0].loss.mean()
+    at_start, at_zero = told(start), told(0 * start)
+    worse = f"{name}: at its start the loss is {at_start:.6g}, more than at 0, where it is {at_zero:.6g}"
+    assert at_start <= at_zero + 0.01 * DATA, worse

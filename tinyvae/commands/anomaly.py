@@ -17,7 +17,8 @@ from tinyvae.errors import TinyvaeError, UsageError
 from tinyvae.training import streams
 from tinyvae.training.config import Config
 from tinyvae.training.data import Dataset
-from tinyvae.training.data.rows import Rows, evenly_spread
+from tinyvae.training.data.dataset import evenly_spread
+from tinyvae.training.data.rows import Rows
 from tinyvae.training.files import write_text
 from tinyvae.training.run import is_cross_entropy
 from tinyvae.uses.anomalies import METHODS, anomaly_scores, auroc, likelihood_scores, threshold

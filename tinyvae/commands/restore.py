@@ -11,7 +11,7 @@ from rich.table import Table
 from tinyvae.commands import loading
 from tinyvae.errors import DataError, TinyvaeError, UsageError
 from tinyvae.training import streams
-from tinyvae.training.data.rows import evenly_spread
+from tinyvae.training.data.dataset import evenly_spread
 from tinyvae.training.files import write_atomically
 from tinyvae.uses import restoring
 from tinyvae.uses.masks import Mask, add_noise, parse_mask

@@ -11,6 +11,7 @@ from tinyvae import backend as backends
 from tinyvae import blas, parts
 from tinyvae.commands.train_options import add_arguments as add_arguments
 from tinyvae.errors import CheckpointError, DataError, NonFiniteError, TinyvaeError, UsageError
+from tinyvae.kernels import announce_compilation
 from tinyvae.likelihoods.likelihood import Likelihood
 from tinyvae.model.vae import VAE
 from tinyvae.objectives import objective as objective_named
@@ -262,14 +263,10 @@ def build(config: Config, dataset: Dataset, reporter: Reporter) -> tuple[Config,
         config.objective_part().check(model.architecture.has_batch_norm)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    if model.kernels_name == "numba":
-        from tinyvae.kernels import numba_kept  # here, since Numba need not be installed
-
-        kept = "once: they are kept for the next run"
-        anew = "at every run: there is no folder that only you can write to; NUMBA_CACHE_DIR can name one"
-        numba_kept.announce_compilation(
-            lambda is_kept: reporter.line(f"compiling the kernels ({kept if is_kept else anew})")
-        )
+    kept = "once: they are kept for the next run"
+    anew = "at every run: there is no folder that only you can write to; NUMBA_CACHE_DIR can name one"
+    tell = lambda is_kept: reporter.line(f"compiling the kernels ({kept if is_kept else anew})")
+    announce_compilation(model.kernels_name, tell)
     return configs.replaced(config, {"backend": model.backend.name, "kernels": model.kernels_name}), model
 
 

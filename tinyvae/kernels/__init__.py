@@ -71,6 +71,15 @@ def problem(name: str, backend: Backend, dtype: str = "float32") -> str | None:
     return numba_problem() if name == "numba" else None
 
 
+def announce_compilation(name: str, tell: Callable[[bool], None]) -> None:
+    """Call `tell` when these kernels are about to compile their first loop, which takes seconds: with whether it will
+    be kept for the next process."""
+    if name == "numba":  # no others do
+        from tinyvae.kernels import numba_kept
+
+        numba_kept.announce_compilation(tell)
+
+
 @functools.cache
 def numba_problem() -> str | None:
     """Why Numba cannot be used, with the remedy; None if it can. It may be there and not suit this NumPy."""

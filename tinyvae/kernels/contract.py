@@ -72,6 +72,13 @@ class Window(NamedTuple):
         return self.kernel * self.kernel * self.channels
 
 
+def kept(k: "Kernels", a: Array) -> Array:
+    """A copy in the kernels' own memory: in each pass the same array, so that what reads it is prepared once."""
+    copy = k.new(*a.shape)
+    copy[...] = a
+    return copy
+
+
 class Kernels(Protocol):
     """The contract. Arrays are of the kernels' dtype; labels are whole numbers, rows of their table (nobody looks).
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from tinyvae.backend import Array, as_generator, get_backend, to_host
 from tinyvae.formula import formula
-from tinyvae.kernels.contract import Kernels, Rows
+from tinyvae.kernels.contract import Kernels, Rows, kept
 from tinyvae.layers.layer import Bound, Context, Layer, forward
 from tinyvae.likelihoods import likelihood as likelihood_named
 from tinyvae.likelihoods.likelihood import Likelihood
@@ -267,7 +267,7 @@ class VAE(Checked):
         objective = self.checked_objective(objective, beta, free_bits)
         x, eps, y, missing = self.checked_batch(x, eps, y, objective.samples)
         with self.lock, self.borrowed("a caller's batch", *eps.shape, missing) as k:
-            x, eps = (_kept(k, a) for a in (x, eps))  # where the batch before lay, so that nothing is prepared anew
+            x, eps = (kept(k, a) for a in (x, eps))  # a caller has new arrays each time
             return self._on_host(self.step(k, x, eps, objective.on(x.shape[0]), y, missing))
 
     def loss(
@@ -372,13 +372,6 @@ class VAE(Checked):
 
     def _on_host(self, terms: Terms) -> Losses:
         return Losses(*to_host(self.backend.xp.concatenate([*terms])).tolist())  # one copy, since each waits for a GPU
-
-
-def _kept(k: Kernels, a: Array) -> Array:
-    """A copy in the kernels' own memory."""
-    kept = k.new(*a.shape)
-    kept[...] = a
-    return kept
 
 
 def with_sigma(likelihood: str | Likelihood, sigma: str) -> str:

@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from tinyvae.backend import Array
-from tinyvae.kernels.contract import Kernels
+from tinyvae.kernels.contract import Kernels, kept
 from tinyvae.objectives.objective import Objective, Partials, Posterior, Terms
 from tinyvae.ops.gaussian import kl_forward
 
@@ -75,7 +75,7 @@ class BetaTC(Objective):
         correlation = log_q - log_nN - (log_q_each - log_nN).sum(axis=1)  # (n,)
         loss = nll + log_ratio + (self.beta - 1) * correlation
         kl = kl_forward(q.mu, q.logvar).sum(axis=1)
-        terms = Terms(*(_kept(k, a.mean().reshape(1)) for a in (loss, nll, kl)))
+        terms = Terms(*(kept(k, a.mean().reshape(1)) for a in (loss, nll, kl)))
 
         def backward() -> Partials:
             dg = ((self.beta - 1) / n) * (P[:, :, None] - R)  # (n, n, latent)
@@ -83,7 +83,7 @@ class BetaTC(Objective):
             du = dg * u * root  # (n, n, latent)
             dlogvar = (dg * (0.5 * (u * u - 1))).sum(axis=0)
             dz = q.z / n - du.sum(axis=1)
-            return Partials(_kept(k, du.sum(axis=0)), _kept(k, dlogvar), z=_kept(k, dz))
+            return Partials(kept(k, du.sum(axis=0)), kept(k, dlogvar), z=kept(k, dz))
 
         return terms, backward
 
@@ -94,10 +94,3 @@ def _log_sum(xp: Any, a: Array) -> tuple[Array, Array]:
     xp.exp(w, out=w)
     total = w.sum(axis=1, keepdims=True)
     return (a.max(axis=1) + xp.log(total[:, 0])), w / total
-
-
-def _kept(k: Kernels, a: Array) -> Array:
-    """In the kernels' own memory, the same in each pass, so that what reads it is prepared once."""
-    kept = k.new(*a.shape)
-    kept[...] = a
-    return kept

@@ -17,8 +17,8 @@ gradient a second factor s; the decoder's is that of `iwae`. Holding q's paramet
 It takes the rows of the decoder to be independent, which they are not under batch normalization.
 
 A draw whose share of 1 is less than half of float64's last digit is left out: its gradient could change no digit of the
-sum. Kept, it would be multiplied down to where float32 has fewer digits (below 1e-38), and there CPUs take a hundred
-times as long over a product: training on MNIST with K = 5 took half as long again.
+sum. Kept, it would be multiplied down to float32's subnormal numbers (below 1e-38), over which CPUs take many times as
+long: early in training such draws are common, and whole products would wait for them.
 """
 
 import math

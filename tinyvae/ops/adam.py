@@ -13,8 +13,7 @@ from tinyvae.formula import formula, maximum, minimum, sqrt
 
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 ROUNDED = 2.0**-70  # m + it - it is a multiple of 2^-93 in float32, of 2^-122 in float64
-
-REST = 64  # steps from one rounding to the next
+REST = 64  # steps from one such rounding of m to the next
 
 
 def bias_correction(beta: float, t: int) -> float:
@@ -67,9 +66,9 @@ def adam_update(p, g, m, v, step, epsilon):
 def rested(m):
     """m as a multiple of about 1e-28: 0, where a gradient has stayed 0 for long.
 
-    Else such an m would go down to float32's smallest numbers and stay there (nine tenths of the smallest are rounded
-    to itself), and with these a CPU computes a hundred times as slowly: on MNIST, whose border pixels are hardly ever
-    on, a step took a sixth longer after two epochs. Done every REST steps: in so many m comes from 1e-28 to 1e-31.
+    Else such an m would go down to float32's subnormal numbers and stay there (nine tenths of the smallest are rounded
+    to itself), and with these a CPU computes many times as slowly: on MNIST, whose border pixels are hardly ever on,
+    there are thousands of them. Done every REST steps: in so many m comes from 1e-28 to 1e-31, which is far from 1e-38.
     """
     return m + ROUNDED - ROUNDED
 

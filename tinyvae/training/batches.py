@@ -60,6 +60,7 @@ class Batches:
         labels = labels if model.classes else None
         model.architecture.check_labels(labels, self.rows)
         self.labels = None if labels is None else model.backend.asarray(labels)  # (rows,)
+        self.y = None if self.labels is None else xp.empty(rows, dtype=self.labels.dtype)  # a batch's
 
     def __len__(self) -> int:
         return -(-self.rows // self.batch_size)
@@ -84,18 +85,24 @@ class Batches:
         rng = self.model.backend.generator(*key)
         rows = self.model.backend.asarray(order)  # (rows,), on the device
         sizes = self.sizes()
-        # (n, data), (n K, latent), (n, data), (n,); the same views for all batches, which kernels quickly compare
-        views = {n: (self.x[:n], self.eps[: n * self.draws], self.u[:n], self.chosen[:n]) for n in set(sizes)}
+        views = {n: self._views(n) for n in set(sizes)}  # the same for all batches, which kernels quickly compare
         for i, n in enumerate(sizes):
-            x, eps, u, batch = views[n]
-            rng.standard_normal(out=eps, dtype=eps.dtype)
+            batch, u, chosen = views[n]
+            rng.standard_normal(out=batch.eps, dtype=batch.eps.dtype)
             if self.dynamic:
                 rng.random(size=u.shape, out=u, dtype=u.dtype)  # without a size CuPy draws one number for all
             if i < skip:
                 continue
-            batch[...] = rows[i * self.batch_size : i * self.batch_size + n]
+            chosen[...] = rows[i * self.batch_size : i * self.batch_size + n]
             self.kernels.begin("batch", n)
-            self.kernels.gather(self.data, batch, self.scale, x)
+            self.kernels.gather(self.data, chosen, self.scale, batch.x)
             if self.dynamic:
-                self.kernels.map(DRAWN, x=x, u=u, out=(x,))
-            yield Batch(x, eps, None if self.labels is None else self.labels[batch])
+                self.kernels.map(DRAWN, x=batch.x, u=u, out=(batch.x,))
+            if batch.y is not None and self.labels is not None:
+                batch.y[...] = self.labels[chosen]
+            yield batch
+
+    def _views(self, n: int) -> tuple[Batch, Array, Array]:
+        """The buffers of a batch of n rows; its uniforms (n, data); and which rows it has, (n,)."""
+        y = None if self.y is None else self.y[:n]
+        return Batch(self.x[:n], self.eps[: n * self.draws], y), self.u[:n], self.chosen[:n]

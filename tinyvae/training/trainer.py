@@ -23,7 +23,7 @@ from tinyvae.training.adam import Adam
 from tinyvae.training.batches import Batches
 from tinyvae.training.config import Config
 from tinyvae.training.data import Dataset
-from tinyvae.training.data.rows import evenly_spread
+from tinyvae.training.data.dataset import evenly_spread
 from tinyvae.training.data.scale import too_large
 from tinyvae.training.graph_step import GraphStep
 from tinyvae.training.metrics import Evaluation, Row, evaluate

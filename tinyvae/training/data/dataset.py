@@ -138,3 +138,8 @@ def split(name: str, x: np.ndarray, y: np.ndarray | None, test_fraction: float, 
     if y is not None:
         fields |= {"y_train": y[train], "y_test": y[test]}
     return Dataset(name, x[train], x[test], **fields)  # pyright: ignore[reportArgumentType] - checked by Dataset's users
+
+
+def evenly_spread(rows: int, most: int) -> np.ndarray:
+    """The numbers of all rows, or of `most` of them, the first and the last among them: files may be sorted."""
+    return np.linspace(0, rows - 1, min(rows, most)).round().astype(int)

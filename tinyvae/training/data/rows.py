@@ -42,8 +42,3 @@ def load_rows(
     labels = [getattr(dataset, f"y_{p}") for p in parts]
     y = None if labels[0] is None else np.concatenate(labels)  # (rows,)
     return Rows(data if part == "all" else f"{data}, {part}", x, y, dataset.image_shape)
-
-
-def evenly_spread(rows: int, most: int) -> np.ndarray:
-    """The numbers of all rows, or of `most` of them, the first and the last among them: files may be sorted."""
-    return np.linspace(0, rows - 1, min(rows, most)).round().astype(int)
