@@ -57,7 +57,7 @@ def test_repeated_steps_are_the_steps_of_the_code_bit_for_bit(case: ModelCase, k
 def asked(model: tinyvae.VAE, objective: Any, steps: int = 5) -> int:
     """How often the model's code ran in so many steps."""
     truth, count = model.forward_backward, []
-    model.forward_backward = lambda *a: count.append(1) or truth(*a)  # type: ignore[method-assign]
+    model.forward_backward = lambda *a: count.append(1) or truth(*a)  # type: ignore[method-assign]  # counts
     x, eps = np.full((4, 7), 0.5, "f4"), np.ones((4 * objective.samples, 3), "f4")
     for _ in range(steps):
         with model.borrowed("step", 4) as k:

@@ -49,7 +49,7 @@ def captured(x: np.ndarray | None = None, **options: Any) -> Trainer:
 
 def from_afar(trainer: Trainer) -> Trainer:
     """Not from the means of the data: then a few steps show whether it learns."""
-    trainer.model.start_at = lambda x: None  # type: ignore[method-assign]
+    trainer.model.start_at = lambda x: None  # type: ignore[method-assign]  # as said above
     return trainer
 
 

@@ -172,7 +172,7 @@ def test_text_and_back_is_the_same_model(case: Any) -> None:
 def test_every_option_of_every_layer_comes_back_from_its_text(layer: Layer) -> None:
     found = parts.part(layers, Layer, parts.text_of(layer))
     assert type(found) is type(layer)
-    names = [f.name for f in fields(layer)]  # pyright: ignore[reportArgumentType]
+    names = [f.name for f in fields(layer)]  # pyright: ignore[reportArgumentType] - every layer is a dataclass
     assert vars(found).keys() >= set(names)
     assert all(getattr(found, name) == getattr(layer, name) for name in names)
 

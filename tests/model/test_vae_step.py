@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 from cases import build, inputs
+from planted import assert_killed, instead
 from small_models import make
 from strategies import EVERY_FUSED, eps_of
 
 import tinyvae
 from tinyvae.checking.models import CASES, ModelCase
+from tinyvae.model import vae
 from tinyvae.objectives.elbo import ELBO
 from tinyvae.objectives.objective import Objective
 from tinyvae.training import adam as adams
@@ -24,12 +26,13 @@ class Training:
         self.model, self.objective, self.adam = model, objective.on(len(x)), Adam(model)
         self.batch = model.checked_batch(x, eps, y, objective.samples)
         self.unclipped = model.grads.flat.copy()  # the last gradient
+        self.first: dict[int, Any] = {}  # rows of the batch: the same views each time, as the loop has them
 
     def step(self, rows: int) -> np.ndarray:
         x, eps, y, missing = self.batch
         few = x[:rows], eps[: rows * self.objective.samples], self.objective, None if y is None else y[:rows], missing
         with self.model.lock, self.model.borrowed("step", rows) as k:
-            terms = self.model.step(k, *few)
+            terms = self.model.step(k, *self.first.setdefault(rows, few))
             norm2 = k.squared_norm(self.model.grads.flat)
             self.unclipped[...] = self.model.grads.flat
             self.adam.update(k, self.model.grads.flat, 1e-3, 1.0, norm2)
@@ -73,6 +76,28 @@ def growth(case: ModelCase, kernels: str) -> int:
 @pytest.mark.parametrize("case", MADE, ids=lambda case: case.name)
 def test_a_training_step_makes_no_array(case: ModelCase, kernels: str) -> None:
     assert growth(case, kernels) < ALLOWED
+
+
+COMPILED = pytest.mark.skipif("numba" not in EVERY_FUSED, reason="Numba is not installed")
+
+
+def small_peak(case: ModelCase) -> None:
+    training = Training(build(case, kernels="numba"), case.loss, *inputs(case, ROWS))
+    for _ in range(3):
+        training.step(ROWS)
+    assert peak_growth(training, ROWS) < 4096
+
+
+@COMPILED
+@pytest.mark.parametrize("case", MADE, ids=lambda case: case.name)
+def test_a_step_of_compiled_loops_takes_less_than_4_kb(case: ModelCase) -> None:
+    """Of Python's own objects, from the fourth step on: tuples, and the floats and arrays that a caller gets."""
+    small_peak(case)
+
+
+@COMPILED
+def test_a_step_that_asks_its_layers_again_takes_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert_killed(monkeypatch, instead(vae, "replayed", lambda part: False), lambda: small_peak(CASES[0]))
 
 
 @pytest.mark.parametrize("kernels", EVERY_FUSED)

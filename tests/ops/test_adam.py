@@ -179,7 +179,11 @@ def test_a_gradient_of_zeros_survives_clipping(way: str) -> None:
 
 
 def is_rounded(way: str, dtype: str) -> None:
-    """What is large keeps its digits, what is tiny becomes 0, and nothing is left among float32's smallest numbers."""
+    """What is large keeps its digits, what is tiny becomes 0, and nothing is left among float32's smallest numbers.
+
+    Two roundings, each by half of 2^-93 where m is small, by half of m's last digit where it is large. In float64 the
+    multiples are of 2^-122, or of 2^-123 below ROUNDED; float32's normal numbers end at 2^-126.
+    """
     m = np.concatenate([sign * np.logspace(-44, 3, 300) for sign in (1, -1)]).astype(dtype)
     k = select(way, get_backend("numpy"), dtype)[1]()
     k.begin("rest")

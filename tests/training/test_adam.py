@@ -56,7 +56,10 @@ def test_moments_that_are_replaced_are_used() -> None:
 
 
 def comes_to_rest(kernels: str) -> None:
-    """Where a gradient has stayed 0, m is 0 at last, and never among the smallest numbers of float32."""
+    """Where a gradient has stayed 0, m is 0 at last, and never among the smallest numbers of float32.
+
+    0.9^64 of 2^-93 is 1.2e-31; from 1e3 it takes 680 steps to get so far, and at most 64 more to the rounding.
+    """
     model = tinyvae.VAE(data_dim=5, hidden=(4,), latent_dim=2, kernels=kernels)
     adam = tinyvae.Adam(model)
     adam.m[...] = np.logspace(-12, 3, adam.m.size)
