@@ -6,7 +6,7 @@ factor of two pays for the second-order terms (Higham 2002, lemma 3.1). exp, log
 units in the last place in NumPy's vectorized loops, so each of them counts as ULP = 4 roundings.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,13 @@ SEEDS = st.integers(0, 2**32 - 1)
 DTYPES = st.sampled_from(["float32", "float64"])
 
 
-def sampled(values: Sequence[Any], every: int) -> list[Any]:
-    """Values to parametrize with: one in `every` of them in each run, the others only in the sweeps."""
-    return [v if i % every == 0 else pytest.param(v, marks=pytest.mark.sweeps) for i, v in enumerate(values)]
+def sampled(values: Iterable[Any], every: int, several: bool = False) -> list[Any]:
+    """Values to parametrize with: one in `every` of them in each run, the others only in the sweeps.
+
+    several: each value is a tuple, of one for each name.
+    """
+    rows = [v if several else (v,) for v in values]
+    return [pytest.param(*row, marks=pytest.mark.sweeps if i % every else ()) for i, row in enumerate(rows)]
 
 
 def sizes(count: int, low: int = 1, high: int = 9) -> st.SearchStrategy[tuple[int, ...]]:

@@ -70,6 +70,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------------ agreement
 
 
+@pytest.mark.sweeps
 def test_the_check_runs_in_processes_of_its_own(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

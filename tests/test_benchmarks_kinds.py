@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from fake_cupy import FakeCupy
 from fake_cupy import fake_cupy_fixture as fake_cupy_fixture
+from strategies import sampled
 
 from benchmarks import agreement, check, step
 from benchmarks.candidates import CANDIDATES, OURS, ours
@@ -181,7 +182,7 @@ def test_the_trainers_own_steps_are_timed(kind: str) -> None:
     assert (trainer.train_batches.labels is not None) == config.conditional == bool(shape.classes)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", sampled(KINDS, 4))
 def test_on_a_gpu_they_are_given_their_batches(fake_cupy: FakeCupy, kind: str) -> None:
     built = ours.build(KINDS[kind], "fused", "cupy", False)
     assert not built.draws_on_device()  # the captured step is for dense nets

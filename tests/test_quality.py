@@ -40,6 +40,7 @@ def document(folder: Path, part: str) -> dict[str, Any]:
     return json.loads(page.path_of(folder / "results", part).read_text())
 
 
+@pytest.mark.sweeps
 def test_every_part_has_its_numbers_its_tables_and_its_pictures(quick: Path) -> None:
     text = (quick / "QUALITY.md").read_text()
     noises = {part: page.PARTS[part].seed_noise(document(quick, part)["results"]) for part in ("aids", "collapse")}
@@ -62,11 +63,13 @@ def module_pictures() -> list[str]:
     return [stem for module in page.PARTS.values() for stem in module.PICTURES]
 
 
+@pytest.mark.sweeps
 def test_the_page_names_no_place_of_this_machine(quick: Path) -> None:
     for path in (quick / "QUALITY.md", *(quick / "results").iterdir()):
         assert not re.search(r"(?<![\w.])/(tmp|home|work|root|usr)\b", path.read_text()), path.name
 
 
+@pytest.mark.sweeps
 def test_the_page_is_written_from_the_numbers_alone(quick: Path, tmp_path: Path) -> None:
     page.write(quick / "results", tmp_path / "QUALITY.md", tmp_path / "figures" / "quality")
     drawn = {"collapse", "latent", "anomaly"}  # the other pictures show what models made
@@ -84,6 +87,7 @@ def test_the_page_is_written_from_the_numbers_alone(quick: Path, tmp_path: Path)
     assert charts == drawn
 
 
+@pytest.mark.sweeps
 def test_report_writes_the_page_too(quick: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(f"{report.BEGIN}\n{report.END}\n")
@@ -92,6 +96,7 @@ def test_report_writes_the_page_too(quick: Path, tmp_path: Path, capsys: pytest.
     assert "## Collapse" in (tmp_path / "QUALITY.md").read_text()
 
 
+@pytest.mark.sweeps
 def test_parts_that_were_not_measured_are_named(quick: Path, tmp_path: Path) -> None:
     page.path_of(tmp_path, "iwae").write_text(page.path_of(quick / "results", "iwae").read_text())
     assert page.write(tmp_path, tmp_path / "QUALITY.md", tmp_path / "pictures") == 1

@@ -131,7 +131,7 @@ BUGS: dict[str, tuple[Plant, str, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("bug", BUGS)
+@pytest.mark.parametrize("bug", sampled(BUGS, 3))
 def test_a_planted_bug_is_noticed_in_its_row(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     plant, case, tensor = BUGS[bug]
     assert_killed(monkeypatch, plant, lambda: is_right(case, tensor))

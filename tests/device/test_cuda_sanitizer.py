@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from cuda_on_cpu import sanitized_loops, shim
 from cuda_on_cpu.shim import SOURCE
+from strategies import sampled
 
 PATHS = os.pathsep.join(map(str, Path(__file__).parents[:3]))  # of cuda_on_cpu, of what all tests share, of the package
 
@@ -50,11 +51,12 @@ def assert_checked(done: subprocess.CompletedProcess[str]) -> None:
     assert done.stdout.strip() == "checked"
 
 
-@pytest.mark.parametrize("macros", [(), ("TF32",)], ids=["float32", "tf32"])
+@pytest.mark.parametrize("macros", sampled([(), ("TF32",)], 2), ids=["float32", "tf32"])
 def test_no_access_of_the_captured_step_is_out_of_bounds(macros: tuple[str, ...]) -> None:
     assert_checked(step(SOURCE, *macros))
 
 
+@pytest.mark.sweeps
 def test_no_access_of_loops_moves_and_models_is_out_of_bounds() -> None:
     assert_checked(loops("all"))
 

@@ -11,6 +11,7 @@ import test_graph_step as suite
 from fake_cupy import FakeCupy
 from fake_cupy import fake_cupy_fixture as fake_cupy_fixture
 from kinds import BY_NAME, CAPTURED
+from strategies import sampled
 
 from tinyvae.training import graph_step
 from tinyvae.training.batches import Batches
@@ -153,7 +154,7 @@ BUGS = [
 # fmt: on
 
 
-@pytest.mark.parametrize("bug", BUGS, ids=lambda bug: bug.name)
+@pytest.mark.parametrize("bug", sampled(BUGS, 3), ids=lambda bug: bug.name)
 def test_the_named_killer_fails_under_the_bug_and_passes_without(
     fake_cupy: FakeCupy, monkeypatch: pytest.MonkeyPatch, bug: Bug
 ) -> None:

@@ -268,6 +268,7 @@ def test_a_full_disk_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert tried
 
 
+@pytest.mark.sweeps
 def test_compiling_is_announced_by_the_command_once(home: Path) -> None:
     small = ["--epochs", "1", "--hidden", "4", "--latent", "2", "--no-figures", "--kernels", "numba"]
     for run, folder, said in [

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from planted import Plant, assert_killed, instead
-from strategies import EVERY_FUSED, assert_within, eps_of
+from strategies import EVERY_FUSED, assert_within, eps_of, sampled
 
 from layers.running import kernels_of, parameters, run
 from tinyvae.formula import formula
@@ -140,6 +140,6 @@ BUGS: dict[str, Plant] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("bug", BUGS)
+@pytest.mark.parametrize("bug", sampled(BUGS, 3))
 def test_a_planted_bug_is_noticed(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert_killed(monkeypatch, BUGS[bug], lambda: agrees(places=2))

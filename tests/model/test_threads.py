@@ -147,7 +147,7 @@ def test_whoever_comes_in_the_midst_of_a_call_waits(call: str, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("kernels", sampled(KERNELS, 3))
-@pytest.mark.parametrize("case", KINDS)
+@pytest.mark.parametrize("case", sampled(KINDS, 3))
 def test_a_pool_of_threads_gets_what_one_thread_gets(case: str, kernels: str, many_switches: None) -> None:
     running_averages_move = KINDS[case].model.get("batch_norm", False)
     calls = list((CALLS if running_averages_move else {**CALLS, **TRAINING}).items())

@@ -12,6 +12,7 @@ from figure_data import dataset, history, model_for
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from strategies import sampled
 
 from tinyvae.training import figures
 from tinyvae.training.data import Dataset, two_gaussians
@@ -58,7 +59,7 @@ def dots(axes: Axes, i: int = 0) -> np.ndarray:
 # ---------------------------------------------------------------------------------------------------------- loss curves
 
 
-@pytest.mark.parametrize("rows", [history(1), history(2), history(30), history(400), history(5, slope=0.0)])
+@pytest.mark.parametrize("rows", sampled([history(1), history(2), history(30), history(400), history(5, slope=0.0)], 2))
 def test_loss_curves_show_train_and_test_of_three_quantities(tmp_path: Path, rows: list[Row]) -> None:
     figure = figures.loss_curves(rows)
     named(figure)
@@ -91,7 +92,7 @@ def test_the_first_epochs_do_not_flatten_the_curve_of_the_rest() -> None:
 
 
 @pytest.mark.parametrize("labels", [True, False])
-@pytest.mark.parametrize("test", [1, 3, 12, 50])
+@pytest.mark.parametrize("test", sampled([1, 3, 12, 50], 3))
 def test_reconstructed_images_stand_below_their_originals(tmp_path: Path, test: int, labels: bool) -> None:
     data = dataset("images", labels, test=test)
     model = model_for(data)
@@ -143,7 +144,7 @@ def test_a_sheet_puts_images_side_by_side_with_gaps_between(tmp_path: Path) -> N
     assert np.all(canvas[4:, 5:] == -1)  # the place of a sixth
 
 
-@pytest.mark.parametrize("n", [1, 2, 64, 225])
+@pytest.mark.parametrize("n", sampled([1, 2, 64, 225], 3))
 @pytest.mark.parametrize("kind", ["images", "vectors", "numbers"])
 def test_samples_of_any_number_are_drawn(tmp_path: Path, kind: str, n: int) -> None:
     data = dataset(kind)
@@ -192,7 +193,7 @@ def test_a_path_goes_straight_from_one_mu_to_the_other() -> None:
 
 
 @pytest.mark.parametrize("labels", [True, False])
-@pytest.mark.parametrize("latent", [1, 2, 3, 20])
+@pytest.mark.parametrize("latent", sampled([1, 2, 3, 20], 2))
 def test_the_latent_space_is_drawn_in_the_plane_whatever_its_dimension(
     tmp_path: Path, latent: int, labels: bool
 ) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from linear_gaussian import DATA, LATENT, exact_log_p, linear_model, nearly_exact_model
 from running import run
 from sklearn.metrics import roc_auc_score
-from strategies import SEEDS, assert_within, eps_of
+from strategies import SEEDS, assert_within, eps_of, sampled
 
 import tinyvae
 from tinyvae.model.vae import CHUNK
@@ -164,7 +164,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.filterwarnings("ignore:.*scores cannot be trusted")  # of some rows of noise, and that is no wonder
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", sampled(METHODS, 2))
 def test_digits_made_simpler_score_as_likelier_than_the_digits_of_the_data(digits: Path, method: str) -> None:
     """Nalisnick et al. 2019, at home: blurred digits are no data of this model, yet it finds nearly all likelier."""
     model, data = tinyvae.load(digits), tinyvae.load_data("digits")
@@ -218,7 +218,7 @@ BUGS = {
 TRUE_LOG_LIKELIHOOD = anomalies.log_likelihood
 
 
-@pytest.mark.parametrize("bug", BUGS)
+@pytest.mark.parametrize("bug", sampled(BUGS, 3))
 def test_a_planted_bug_is_found(bug: str, monkeypatch: pytest.MonkeyPatch) -> None:
     target, name, wrong, killer = BUGS[bug]
     killer()
