@@ -4,8 +4,8 @@
     model = tinyvae.VAE(data_dim=784, hidden=(400,), latent_dim=20, seed=0)
     losses = model.loss_and_grad(x, eps)      # nats, means over the batch; gradients in model.grads
 
-Folders are floors, and imports only go down: commands, sklearn, recipes, exercises, uses, training, checking, model,
-objectives, likelihoods, layers, kernels, ops, parts, loop, formula, backend, blas, errors.
+Folders are floors, and imports only go down: commands, sklearn, recipes, exercises, uses, training, checking, export,
+model, objectives, likelihoods, layers, kernels, ops, parts, loop, formula, backend, blas, errors.
 
 A name is imported when it is first used. So a command can set NumPy's BLAS up before NumPy is loaded (`tinyvae.blas`).
 """
