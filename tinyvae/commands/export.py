@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -59,9 +60,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _write(folder: Path, contents: list[tuple[Path, bytes]]) -> None:
-    """Both files or neither: the first is whole on the disk before the second is begun, and gets its name after it."""
+    """Both files or neither: the first is whole on the disk before the second is begun, and gets its name after it.
+
+    Only where that very last renaming fails does a folder that held two files hold an old one and a new one.
+    """
     made = make_folder(folder)
     (first, content), (second, more) = contents
+    was_there = second.exists()
 
     def both(file: BinaryIO) -> None:
         file.write(content)
@@ -72,5 +77,8 @@ def _write(folder: Path, contents: list[tuple[Path, bytes]]) -> None:
     try:
         write_atomically(first, both)
     except BaseException:
+        if not was_there:
+            with suppress(OSError):
+                second.unlink(missing_ok=True)
         remove_folders(made)
         raise
