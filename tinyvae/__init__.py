@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # what there is; the table below says the same to Python
     from tinyvae.errors import BackendError as BackendError
     from tinyvae.errors import CheckpointError as CheckpointError
     from tinyvae.errors import DataError as DataError
+    from tinyvae.errors import ExportError as ExportError
     from tinyvae.errors import NonFiniteError as NonFiniteError
     from tinyvae.errors import TinyvaeError as TinyvaeError
     from tinyvae.errors import UsageError as UsageError
@@ -42,7 +43,9 @@ if TYPE_CHECKING:  # what there is; the table below says the same to Python
 
 __version__ = "0.1.0"
 
-_ERRORS = ("BackendError", "CheckpointError", "DataError", "NonFiniteError", "TinyvaeError", "UsageError")
+_ERRORS = (
+    "BackendError", "CheckpointError", "DataError", "ExportError", "NonFiniteError", "TinyvaeError", "UsageError",
+)  # fmt: skip
 _HOME = {  # name -> (module, name there; None: the module itself)
     "gradcheck": ("tinyvae.checking.finite_differences", "gradcheck"),
     **{name: ("tinyvae.errors", name) for name in _ERRORS},

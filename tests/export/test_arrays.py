@@ -8,6 +8,7 @@ import pytest
 from strategies import assert_within, eps_of
 
 from tinyvae.errors import ExportError
+from tinyvae.export.blank import Blank
 from tinyvae.export.graph import Graph
 from tinyvae.export.shapes import ROWS, Many, broadcast, reshaped
 
@@ -41,13 +42,16 @@ CODE: dict[str, Callable[[Any], Any]] = {
     "chosen": lambda a: np.where(a > 0, a, -1.0) + np.where(np.isnan(a), WEIGHTS, 0.0),
     "a condition as a number": lambda a: (a > 0) * a,
     "clipped": lambda a: np.clip(a, -0.5, 0.5) + np.maximum(a, WEIGHTS),
+    "a product": lambda a: a @ np.outer(WEIGHTS, WEIGHTS),
+    "filled": lambda a: np.where(a > 0, np.zeros_like(a), np.ones_like(a)) + np.full_like(a, 0.5),
     "broadcast": lambda a: np.broadcast_to(np.exp(a[:, :1]), a.shape),
     "powers": lambda a: a**2 + np.abs(a) ** 0.5 + 2.0 ** np.floor(a) + np.square(a),
 }  # fmt: skip
 REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "another function": (lambda a: np.linalg.norm(a, axis=1), r"numpy\.norm has no text in ONNX"),
     "another ufunc": (np.arctan, r"numpy\.arctan has no text in ONNX"),
-    "a product": (lambda a: a @ np.ones((12, 2)), r"numpy\.matmul has no text|unsupported operand"),
+    "a product that does not fit": (lambda a: a @ np.ones((11, 2)), "a product of arrays of the shapes"),
+    "a product along the rows": (lambda a: np.ones((2, 5)) @ a, "a product of arrays of the shapes"),
     "a ufunc's method": (np.maximum.accumulate, r"numpy\.maximum\.accumulate has no text"),
     "a ufunc into an array": (lambda a: np.exp(a, out=np.ones((5, 12))), r"numpy\.exp with options has no text"),
     "numbers": (np.asarray, "array code asks for numbers"),
@@ -113,3 +117,44 @@ def test_the_same_node_is_written_once_and_what_is_undone_is_left_out() -> None:
     nodes, constants = graph.needed()
     assert [n.op for n in nodes] == ["Exp", "Add", "Identity"]
     assert constants == {}
+
+
+def test_an_array_that_is_written_by_columns_is_joined_when_it_is_read() -> None:
+    graph = Graph("float32")
+    x: Any = graph.input("x", (ROWS, 4))
+    a: Any = Blank(graph, (ROWS, 4))
+    a[:, 3:] = 7.0
+    part = a[:, :2]
+    part[...] = x[:, 2:]
+    a[:, 2:3] = x[:, :1]
+    graph.output("part", part * 1.0, (ROWS, 2))
+    graph.output("across", a[:, 1:3], (ROWS, 2))
+    graph.output("a", a, (ROWS, 4))
+    graph.output("some", a[:, 1:3], (ROWS, 2))
+    made = run(of_graph(graph), x=np.arange(8, dtype="f4").reshape(2, 4))
+    np.testing.assert_array_equal(made["a"], [[2, 3, 0, 7], [6, 7, 4, 7]])
+    np.testing.assert_array_equal(made["part"], [[2, 3], [6, 7]])
+    for name in ("across", "some"):
+        np.testing.assert_array_equal(made[name], [[3, 0], [7, 4]])
+    for write in (lambda: a.__setitem__(Ellipsis, x), lambda: part.__setitem__(Ellipsis, x[:, :2])):
+        with pytest.raises(ExportError, match=r"into an array that has been read|into an array: a graph"):
+            write()
+
+
+def test_an_array_that_is_read_before_all_of_it_is_written_is_refused() -> None:
+    def written(*columns: tuple[int, int]) -> Any:
+        graph = Graph("float32")
+        a: Any = Blank(graph, (ROWS, 4))
+        for start, stop in columns:
+            a[:, start:stop] = graph.input("x", (ROWS, stop - start))
+        return a
+
+    for columns in ([], [(0, 2)], [(2, 4)], [(0, 3), (2, 4)], [(0, 1), (2, 4)]):
+        with pytest.raises(ExportError, match="read before it is written, or its columns are written twice"):
+            np.exp(written(*columns))
+        with pytest.raises(ExportError, match="read before it is written, or its columns are written twice"):
+            np.exp(written(*columns)[:, 1:3])
+    with pytest.raises(ExportError, match="do not fit together"):
+        written((0, 2))[...] = np.ones(3)
+    with pytest.raises(ExportError, match="read before it is written"):
+        written()[0] = 1.0

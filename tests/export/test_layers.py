@@ -15,6 +15,7 @@ from tinyvae.export.kernels import Nodes
 from tinyvae.export.shapes import ROWS
 from tinyvae.kernels.contract import Rows
 from tinyvae.kernels.reference import Reference
+from tinyvae.layers import ConvTranspose
 from tinyvae.layers.layer import Context, Layer
 from tinyvae.ops.activations import LINEAR
 
@@ -62,3 +63,43 @@ def check(layer: Layer, dtype: str) -> None:
 @pytest.mark.parametrize("layer", EXAMPLES, ids=text)
 def test_the_layer_gives_its_numbers(layer: Layer, dtype: str) -> None:
     check(layer, dtype)
+
+
+@pytest.mark.sweeps
+@pytest.mark.parametrize("seed", range(1, 5))
+def test_other_examples(seed: int) -> None:
+    for layer in all_layers(seed):
+        for dtype in TOLERANCE:
+            check(layer, dtype)
+
+
+# --------------------------------------------------------------------------------------------------------- planted bugs
+
+
+def flipped(right: Any) -> Any:
+    """The window the other way round, as mathematics has a convolution."""
+    return lambda self, op, x, W, *more, **rest: right(self, op, x, W[::-1], *more, **rest)
+
+
+def unbiased(right: Any) -> Any:
+    return lambda self, op, x, W, order, b, *more, **rest: right(self, op, x, W, order, None, *more, **rest)
+
+
+def ends_at_the_start(right: Any) -> Any:
+    """What is left over of a stride stands at the other end."""
+
+    def wrong(self: Any, op: Any, x: Any, W: Any, order: Any, b: Any, f: Any, size: Any, w: Any, **more: Any) -> Any:
+        rows = right(self, op, x, W, order, b, f, size, w, **more)
+        images = rows.y.reshape(ROWS, *size, -1)
+        return rows._replace(y=images[:, ::-1][:, ::-1, ::-1].reshape(rows.y.shape) if more else rows.y)
+
+    return wrong
+
+
+@pytest.mark.parametrize("bug", [flipped, unbiased, ends_at_the_start], ids=lambda b: b.__name__)
+def test_a_wrong_convolution_is_found(bug: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = ConvTranspose((6, 7, 2), 3, "tanh", kernel=3, stride=2, pad=1)
+    check(layer, "float32")
+    monkeypatch.setattr(Nodes, "_convolution", bug(Nodes._convolution))
+    with pytest.raises(AssertionError):
+        check(layer, "float32")

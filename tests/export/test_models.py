@@ -20,7 +20,7 @@ from tinyvae.checking.examples import data
 from tinyvae.errors import ExportError
 from tinyvae.export import file, kernels
 from tinyvae.export.file import onnx_models
-from tinyvae.formula import exp, formula
+from tinyvae.formula import exp, formula, log
 from tinyvae.layers import BatchNorm, Conv, Dense, Labelled, Layer, Param, Residual, Tied
 from tinyvae.likelihoods.likelihood import Likelihood
 from tinyvae.loop import Loop
@@ -138,6 +138,55 @@ def test_a_stranger_s_parts_made_of_formulas() -> None:
     check(moved(tinyvae.VAE(encoder=encoder, decoder=decoder, likelihood=student_t.StudentT())))
 
 
+@dataclass(frozen=True, eq=False)
+class Own(Layer):
+    """A layer with array code, as a user may write it."""
+
+    inputs: int
+    width: int
+
+    def params(self) -> Any:
+        yield Param("weight", (self.inputs, self.width), 0.5)
+
+    def forward(self, k: Any, p: Any, x: Any, context: Any) -> Any:
+        y = x._replace(y=self.of(k, x.y, p["weight"]), f=ACTIVATIONS["linear"])
+        return y, lambda da, g: None
+
+    def of(self, k: Any, x: Any, W: Any) -> Any:
+        raise NotImplementedError
+
+
+class LogSoftmax(Own):
+    """By the largest of each row and a sum along it; the bias is a row that a loop repeats for all rows."""
+
+    def of(self, k: Any, x: Any, W: Any) -> Any:
+        m = k.row_max(x)
+        total = k.map(Loop(sums=[formula(lambda a, m: exp(a - m))]), a=x, m=m).reshape(-1, 1)
+        y = k.map(Loop([formula(lambda a, m, s: a - m - log(s))]), a=x, m=m, s=total)
+        again = k.map(Loop([formula(lambda a, b: (0.5 * b, a))]), a=y, b=W[0])
+        return k.map(Loop([formula(lambda a, b: a + b)]), a=again[0], b=again[1])
+
+
+class Halves(Own):
+    """By array code too: x in one half, its exponential in the other, the last column out of a constant."""
+
+    def of(self, k: Any, x: Any, W: Any) -> Any:
+        y = k.new(x.shape[0], 2 * self.inputs)
+        left, right = k.halves(y)
+        k.map(Loop([formula(lambda a: (a, exp(a)))]), a=x, out=(left, right))
+        copy = k.new(*y.shape)
+        copy[...] = y
+        out = k.new(x.shape[0], self.width)
+        out[:, :-1], out[:, -1:] = copy[:, 1:], 2.0
+        return out
+
+
+def test_a_stranger_s_layers_by_the_other_methods_of_the_kernels() -> None:
+    softmax, halves = (dataclass(frozen=True, eq=False)(cls) for cls in (LogSoftmax, Halves))
+    encoder, decoder = [softmax(6, 6), Dense(6, 4)], [halves(2, 4), Dense(4, 6)]
+    check(moved(tinyvae.VAE(encoder=encoder, decoder=decoder)))
+
+
 # ----------------------------------------------------------------------------------------------------- what a file says
 
 
@@ -202,34 +251,21 @@ def test_a_model_beyond_what_a_file_holds_is_refused(monkeypatch: pytest.MonkeyP
 # ----------------------------------------------------------------------------------------------- what cannot be written
 
 
-@dataclass(frozen=True, eq=False)
-class Own(Layer):
-    """A layer with array code, as a user may write it."""
-
-    inputs: int
-    width: int
-
-    def params(self) -> Any:
-        yield Param("weight", (self.inputs, self.width), 0.5)
-
-    def forward(self, k: Any, p: Any, x: Any, context: Any) -> Any:
-        y = x._replace(y=self.of(k, x.y, p["weight"]), f=ACTIVATIONS["linear"])
-        return y, lambda da, g: None
-
-    def of(self, k: Any, x: Any, W: Any) -> Any:
-        raise NotImplementedError
-
-
 class Product(Own):
     def of(self, k: Any, x: Any, W: Any) -> Any:
         return np.dot(x, W)
 
 
-class Written(Own):
+class ReadFirst(Own):
     def of(self, k: Any, x: Any, W: Any) -> Any:
-        y = k.new(len(W), self.width)
-        y[...] = 0
+        y = k.new(x.shape[0], self.width)
+        y[:, :1] = x[:, :1]
         return y
+
+
+class Zeros(Own):
+    def of(self, k: Any, x: Any, W: Any) -> Any:
+        return k.zeros(x.shape[0], self.width)
 
 
 class Chooses(Own):
@@ -250,6 +286,13 @@ class IntoItself(Own):
         return y
 
 
+class AddsInto(Own):
+    def of(self, k: Any, x: Any, W: Any) -> Any:
+        y = k.new(x.shape[0], self.width)
+        k.map(Loop([formula(lambda a: a)]), a=x, into=(y,))
+        return y
+
+
 class TooNarrow(Own):
     def of(self, k: Any, x: Any, W: Any) -> Any:
         return x[:, :1]
@@ -257,10 +300,12 @@ class TooNarrow(Own):
 
 REFUSED = {
     Product: r"numpy\.dot has no text in ONNX",
-    Written: "new of the kernels is no part of the way forward, or has no text",
+    ReadFirst: "an array is read before it is written",
+    Zeros: "zeros of the kernels is no part of the way forward, or has no text",
     Chooses: "a choice is made on a number",
     OverRows: "loop of <lambda> sums over all rows",
-    IntoItself: r"writes into an array \(out\)",
+    IntoItself: "array code writes into an array",
+    AddsInto: r"loop of <lambda> writes into an array \(into\)",
 }
 
 

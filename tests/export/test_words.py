@@ -53,7 +53,7 @@ OF_ONE: dict[str, tuple[Callable[[str], np.ndarray], int]] = {
 }  # fmt: skip
 OF_TWO = {"add": 1, "subtract": 1, "multiply": 1, "divide": 1, "maximum": 0, "minimum": 0, "greater": 0, "less": 0,
           "greater_equal": 0, "less_equal": 0, "equal": 0}  # fmt: skip
-OTHERS = {"where", "isnan", "double", "power"}  # below
+OTHERS = {"where", "isnan", "double", "power", "matmul"}  # below, and in the tests of arrays
 
 
 def in_onnx(name: str, *numbers: np.ndarray) -> np.ndarray:

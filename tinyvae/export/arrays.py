@@ -157,7 +157,14 @@ def _operators(name: str, swapped: bool = False) -> Callable[[Tensor, Any], Any]
     return method
 
 
-for _symbol, _name in {"add": "add", "sub": "subtract", "mul": "multiply", "truediv": "divide", "pow": "power"}.items():
+for _symbol, _name in {
+    "add": "add",
+    "sub": "subtract",
+    "mul": "multiply",
+    "truediv": "divide",
+    "pow": "power",
+    "matmul": "matmul",
+}.items():
     setattr(Tensor, f"__{_symbol}__", _operators(_name))
     setattr(Tensor, f"__r{_symbol}__", _operators(_name, swapped=True))
 for _symbol, _name in {
@@ -215,6 +222,10 @@ def _clipped(graph: "Graph", a: Any, low: Any = None, high: Any = None) -> Tenso
     return a if high is None else word(graph, "minimum", a, high)
 
 
+def _filled(graph: "Graph", like: Any, value: float) -> Tensor:
+    return graph.broadcast_to(np.asarray(value, dtype=like.dtype), like.shape)
+
+
 def _method(name: str) -> Callable[..., Any]:
     return lambda graph, a, *args, **options: getattr(a, name)(*args, **options)
 
@@ -224,6 +235,9 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     np.concatenate: _joined,
     np.stack: _stacked,
     np.clip: _clipped,
+    np.zeros_like: lambda graph, a: _filled(graph, a, 0),
+    np.ones_like: lambda graph, a: _filled(graph, a, 1),
+    np.full_like: _filled,
     np.broadcast_to: lambda graph, a, shape: graph.broadcast_to(a, tuple(shape)),
     np.reshape: _method("reshape"),
     np.transpose: _method("transpose"),

@@ -5,6 +5,7 @@ outside of training. Images lie channels last in the rows, as everywhere in tiny
 convolutions: where one follows another, the ways back and forth undo each other (`Graph.transpose`).
 """
 
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from tinyvae.backend import Array
 from tinyvae.errors import ExportError
 from tinyvae.export.arrays import Tensor
+from tinyvae.export.blank import Blank
 from tinyvae.export.graph import Graph
 from tinyvae.export.shapes import ROWS, broadcast
 from tinyvae.export.words import word, write_loop
@@ -44,17 +46,24 @@ class Nodes:
         width = a.shape[1] // 2
         return a[:, :width], a[:, width:]
 
-    def map(self, loop: Loop, /, **given: Any) -> Any:
+    def new(self, *shape: Any) -> Tensor:
+        """An array to write into, before it is read."""
+        return Blank(self.graph, shape)
+
+    def map(self, loop: Loop, /, *, out: Sequence[Tensor] | None = None, **given: Any) -> Any:
         """The formulas, node by node. What is made of numbers alone is computed here and now."""
-        if not any(isinstance(a, (Tensor, Lookup)) for a in given.values()):
-            return Reference(np, self.dtype).map(loop, **given)
+        if not any(isinstance(a, (Tensor, Lookup)) for a in (*given.values(), *(out or ()))):
+            return Reference(np, self.dtype).map(loop, out=out, **given)
         for place in set(given) - set(loop.inputs):
             raise ExportError(f"{loop} writes into an array ({place}): a graph has results of nodes")
         operands = {name: self._row_of(a) if isinstance(a, Lookup) else a for name, a in given.items()}
         rows, columns = (1, 1, *broadcast(*(getattr(a, "shape", ()) for a in operands.values())))[-2:]
         outputs, along = write_loop(self.graph, loop, operands)
         whole = lambda a: self.graph.cast(self.graph.broadcast_to(a, (rows, columns)), self.dtype)
-        results = [*map(whole, outputs), *(whole(a).sum(axis=1) for a in along)]
+        made = [whole(a) for a in outputs]
+        for target, a in zip(out or (), made, strict=out is not None):
+            target[...] = a
+        results = [*(out or made), *(whole(a).sum(axis=1) for a in along)]
         return results[0] if len(results) == 1 else tuple(results)
 
     def _row_of(self, label: Lookup) -> Tensor:

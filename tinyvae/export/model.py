@@ -19,7 +19,7 @@ from tinyvae.export.graph import LABELS, Graph
 from tinyvae.export.kernels import Nodes
 from tinyvae.export.shapes import ROWS
 from tinyvae.kernels.contract import Rows
-from tinyvae.layers.layer import Bound, Context
+from tinyvae.layers.layer import Bound, Context, Layer, Views
 from tinyvae.model.description import Named
 from tinyvae.model.vae import VAE
 from tinyvae.ops.activations import LINEAR
@@ -54,11 +54,16 @@ class _Half:
     def through(self, x: Rows, labels: Any) -> Any:
         """x through the layers."""
         for (name, layer), p in self.layers:
-            step = lambda x=x, layer=layer, p=p: layer.forward(self.k, p, x, Context(labels=labels))[0]
-            x = self.written(name, layer, step)
+            x = self.written(name, layer, lambda x=x, layer=layer, p=p: self._one(layer, p, x, labels))
             if x.y.shape != (ROWS, layer.width):
                 raise ExportError(f"{name} ({type(layer).__name__}) makes the shape {x.y.shape}")
         return x.y
+
+    def _one(self, layer: Layer, p: Views, x: Rows, labels: Any) -> Rows:
+        """x through a layer. What it makes is asked for its name here: an array that was not written has none."""
+        made, _ = layer.forward(self.k, p, x, Context(labels=labels))
+        assert made.y.name
+        return made
 
     def written(self, name: str, part: Any, write: Callable[[], Any]) -> Any:
         """What `write` makes, its nodes under the part's name. Raises ExportError with that name."""

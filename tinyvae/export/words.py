@@ -68,6 +68,14 @@ def _log1p(graph: "Graph", x: Any) -> "Tensor":
     return _where(graph, word(graph, "equal", u, 1.0), x, word(graph, "multiply", word(graph, "log", u), ratio))
 
 
+def _matmul(graph: "Graph", a: Any, b: Any) -> "Tensor":
+    dtype = precision(graph, a, b)
+    a, b = graph.tensor(a, dtype), graph.tensor(b, dtype)
+    if len(b.shape) != 2 or a.shape[-1] != b.shape[0]:
+        raise ExportError(f"a product of arrays of the shapes {a.shape} and {b.shape}")
+    return graph.node("MatMul", a, b, shape=(*a.shape[:-1], b.shape[1]), dtype=dtype)
+
+
 def _double(graph: "Graph", x: Any) -> "Tensor":
     return graph.tensor(x, np.float64)
 
@@ -82,7 +90,8 @@ WORDS: dict[str, Callable[..., "Tensor"]] = {
     "where": _where, "expm1": _expm1, "log1p": _log1p, "double": _double,
     # of array code besides
     "equal": _operator("Equal", bool), "floor": _operator("Floor"), "power": _operator("Pow"),
-    "square": lambda graph, x: word(graph, "multiply", x, x), "positive": lambda graph, x: graph.tensor(x),
+    "matmul": _matmul, "square": lambda graph, x: word(graph, "multiply", x, x),
+    "positive": lambda graph, x: graph.tensor(x),
 }  # fmt: skip
 
 
