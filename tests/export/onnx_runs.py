@@ -9,14 +9,24 @@ from onnx.reference import ReferenceEvaluator
 
 from tinyvae.export.file import onnx_model
 from tinyvae.export.graph import Graph
+from tinyvae.export.shapes import Many
 
 QUIET = 4  # only fatal errors: ONNX Runtime prints what it raises, too
 
 
 def of_graph(graph: Graph) -> onnx.ModelProto:
-    """Checked as `onnx_models` checks its files."""
+    """Checked as `onnx_models` checks its files; and every tensor is of the shape and dtype that ONNX infers for it."""
     model = onnx_model(graph, "test", "a test")
     onnx.checker.check_model(model, full_check=True)
+    inferred = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    ours = {t.name: t for t in graph._known.values()}
+    for value in inferred.graph.value_info:
+        kind, tensor = value.type.tensor_type, ours[value.name]
+        assert onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type) == tensor.dtype, value
+        assert len(kind.shape.dim) == tensor.ndim, (value, tensor)
+        for n, size in zip(kind.shape.dim, tensor.shape, strict=True):
+            assert isinstance(size, Many) or not n.HasField("dim_value") or n.dim_value == size, (value, tensor)
+            assert not isinstance(size, Many) or not n.HasField("dim_value"), (value, tensor)
     return model
 
 

@@ -46,6 +46,9 @@ CODE: dict[str, Callable[[Any], Any]] = {
     "filled": lambda a: np.where(a > 0, np.zeros_like(a), np.ones_like(a)) + np.full_like(a, 0.5),
     "broadcast": lambda a: np.broadcast_to(np.exp(a[:, :1]), a.shape),
     "broadcast in groups": lambda a: np.broadcast_to(a.reshape(-1, 4)[:, :1], a.reshape(-1, 4).shape),
+    "three ways to lie": lambda a: a.reshape(-1, 2, 2, 3).transpose(0, 2, 3, 1).transpose(0, 3, 1, 2)[:, 1],
+    "the last axis": lambda a: a.reshape(-1, 3, 4).sum(axis=-1) + a.reshape(-1, 3, 4).max(-2)[:, :3],
+    "kept and not": lambda a: np.concatenate([a.max(axis=1, keepdims=True), a.max(axis=1)[:, None] + 1], axis=1),
     "twice transposed": lambda a: (2 * a.T).T,
     "powers": lambda a: a**2 + np.abs(a) ** 0.5 + 2.0 ** np.floor(a) + np.square(a),
 }  # fmt: skip
@@ -67,6 +70,7 @@ REFUSED: dict[str, tuple[Callable[[Any], Any], str]] = {
     "into an array": (lambda a: a.__setitem__(0, 1.0), "writes into an array"),
     "in place": (lambda a: np.empty(a.shape), "how many rows there are is not known|cannot be interpreted"),
     "a share of the rows": (lambda a: a / a.shape[0], "."),
+    "conditions added": (lambda a: (a > 0) + (a < 0), "array code computes with conditions"),
     "shapes that do not fit": (lambda a: a + np.ones(7), "do not fit together"),
     "another size": (lambda a: a.reshape(-1, 5), "has no shape"),
     "a wider row": (lambda a: np.broadcast_to(a, WIDER), "do(es)? not fit"),
@@ -121,6 +125,16 @@ def test_the_same_node_is_written_once_and_what_is_undone_is_left_out() -> None:
     assert constants == {}
 
 
+def test_constants_are_told_apart_by_shape_and_dtype() -> None:
+    graph = Graph("float32")
+    one = graph.tensor(1.0)
+    assert graph.tensor(np.float32(1)) is one
+    others = [graph.tensor(np.ones(shape, dtype)) for shape in ((), 1, (1, 1)) for dtype in ("f4", "f8")][1:]
+    assert len({t.name for t in (one, *others)}) == 6
+    whole: Any = graph.input("y", (ROWS,), "int64")
+    assert ((whole * 2).dtype, (whole * 0.5).dtype) == (np.dtype("int64"), np.dtype("float64"))
+
+
 def test_an_array_that_is_written_by_columns_is_joined_when_it_is_read() -> None:
     graph = Graph("float32")
     x: Any = graph.input("x", (ROWS, 4))
@@ -128,7 +142,7 @@ def test_an_array_that_is_written_by_columns_is_joined_when_it_is_read() -> None
     a[:, 3:] = 7.0
     part = a[:, :2]
     part[...] = x[:, 2:]
-    a[:, 2:3] = x[:, :1]
+    a[:, 2:3] = x[:, :1].astype("f8")  # as into any array: in its own precision
     graph.output("part", part * 1.0, (ROWS, 2))
     graph.output("across", a[:, 1:3], (ROWS, 2))
     graph.output("a", a, (ROWS, 4))

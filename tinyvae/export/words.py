@@ -33,11 +33,13 @@ def word(graph: "Graph", name: str, *args: Any) -> "Tensor":
 
 
 def precision(graph: "Graph", *args: Any) -> Any:
-    """The dtype that these are computed in, as by NumPy: a plain number has none; without any, the graph's."""
-    dtypes = [a.dtype for a in args if hasattr(a, "dtype")]
-    found = np.result_type(*dtypes) if dtypes else graph.dtype
-    real = any(isinstance(a, float) for a in args)
-    return graph.dtype if found.kind == "b" or (real and found.kind in "iu") else found
+    """The dtype that these are computed in, as by NumPy; of plain numbers alone, the graph's."""
+    if not any(hasattr(a, "dtype") for a in args):
+        return graph.dtype
+    found = np.result_type(*(getattr(a, "dtype", a) for a in args))
+    if found.kind == "b":
+        raise ExportError("array code computes with conditions: take where(condition, a, b)")
+    return found
 
 
 def _operator(op: str, result: Any = None) -> Callable[..., "Tensor"]:
