@@ -46,7 +46,7 @@ CODE: dict[str, Callable[[Any], Any]] = {
     "filled": lambda a: np.where(a > 0, np.zeros_like(a), np.ones_like(a)) + np.full_like(a, 0.5),
     "broadcast": lambda a: np.broadcast_to(np.exp(a[:, :1]), a.shape),
     "broadcast in groups": lambda a: np.broadcast_to(a.reshape(-1, 4)[:, :1], a.reshape(-1, 4).shape),
-    "three ways to lie": lambda a: a.reshape(-1, 2, 2, 3).transpose(0, 2, 3, 1).transpose(0, 3, 1, 2)[:, 1],
+    "three ways to lie": lambda a: a.reshape(-1, 2, 2, 3).transpose(0, 2, 3, 1).transpose(0, 2, 1, 3)[:, 1],
     "the last axis": lambda a: a.reshape(-1, 3, 4).sum(axis=-1) + a.reshape(-1, 3, 4).max(-2)[:, :3],
     "kept and not": lambda a: np.concatenate([a.max(axis=1, keepdims=True), a.max(axis=1)[:, None] + 1], axis=1),
     "twice transposed": lambda a: (2 * a.T).T,

@@ -33,6 +33,7 @@ def in_onnx(f: Formula, given: dict[str, np.ndarray], dtype: str) -> list[np.nda
     tensors: dict[str, Any] = {name: graph.input(f"in_{name}", (MANY, columns)) for name in f.inputs}
     made = Nodes(graph).map(Loop([f]), **tensors)
     for i, a in enumerate(made if isinstance(made, tuple) else (made,)):
+        assert a.dtype == dtype, "a loop's results are in the kernels' own precision"
         graph.output(f"out_{i}", a, (MANY, columns))
     return [*run(of_graph(graph), **{f"in_{name}": given[name].astype(dtype) for name in f.inputs}).values()]
 
