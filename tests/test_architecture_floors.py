@@ -21,8 +21,8 @@ PACKAGE = Path(tinyvae.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 # From the top. A floor may import itself and what stands below it.
 FLOORS = (
-    "commands", "sklearn", "recipes", "exercises", "uses", "training", "checking", "model", "objectives", "likelihoods",
-    "layers", "kernels", "ops", "loop", "formula", "parts", "backend", "blas", "errors",
+    "commands", "sklearn", "recipes", "exercises", "uses", "training", "checking", "export", "model", "objectives",
+    "likelihoods", "layers", "kernels", "ops", "loop", "formula", "parts", "backend", "blas", "errors",
 )  # fmt: skip
 FLOOR_OF_FILE = {"__init__.py": "commands", "__main__.py": "commands", "train.py": "commands"}
 FRAMEWORKS = {"torch", "jax", "jaxlib", "flax", "tensorflow", "keras", "autograd", "mxnet", "tinygrad", "theano"}

@@ -4,8 +4,8 @@
     model = tinyvae.VAE(data_dim=784, hidden=(400,), latent_dim=20, seed=0)
     losses = model.loss_and_grad(x, eps)      # nats, means over the batch; gradients in model.grads
 
-Folders are floors, and imports only go down: commands, sklearn, recipes, exercises, uses, training, checking, model,
-objectives, likelihoods, layers, kernels, ops, parts, loop, formula, backend, blas, errors.
+Folders are floors, and imports only go down: commands, sklearn, recipes, exercises, uses, training, checking, export,
+model, objectives, likelihoods, layers, kernels, ops, parts, loop, formula, backend, blas, errors.
 
 A name is imported when it is first used. So a command can set NumPy's BLAS up before NumPy is loaded (`tinyvae.blas`).
 """
@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # what there is; the table below says the same to Python
     from tinyvae.errors import BackendError as BackendError
     from tinyvae.errors import CheckpointError as CheckpointError
     from tinyvae.errors import DataError as DataError
+    from tinyvae.errors import ExportError as ExportError
     from tinyvae.errors import NonFiniteError as NonFiniteError
     from tinyvae.errors import TinyvaeError as TinyvaeError
     from tinyvae.errors import UsageError as UsageError
@@ -42,7 +43,9 @@ if TYPE_CHECKING:  # what there is; the table below says the same to Python
 
 __version__ = "0.1.0"
 
-_ERRORS = ("BackendError", "CheckpointError", "DataError", "NonFiniteError", "TinyvaeError", "UsageError")
+_ERRORS = (
+    "BackendError", "CheckpointError", "DataError", "ExportError", "NonFiniteError", "TinyvaeError", "UsageError",
+)  # fmt: skip
 _HOME = {  # name -> (module, name there; None: the module itself)
     "gradcheck": ("tinyvae.checking.finite_differences", "gradcheck"),
     **{name: ("tinyvae.errors", name) for name in _ERRORS},

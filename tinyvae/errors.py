@@ -27,3 +27,7 @@ class CheckpointError(TinyvaeError):
 
 class NonFiniteError(TinyvaeError):
     """A loss, a gradient or a parameter became NaN or infinite during training."""
+
+
+class ExportError(TinyvaeError):
+    """A model cannot be written in the format that was asked for."""

@@ -21,10 +21,10 @@ from running import run
 import tinyvae
 from tinyvae import backend
 from tinyvae.__main__ import main as guarded
-from tinyvae.commands import anomaly, augment, embed, evaluate, generate, gradcheck, restore, train
+from tinyvae.commands import anomaly, augment, embed, evaluate, export, generate, gradcheck, restore, train
 from tinyvae.training import run as runs
 
-COMMANDS = (train, evaluate, generate, gradcheck, embed, restore, anomaly, augment)
+COMMANDS = (train, evaluate, generate, gradcheck, embed, restore, anomaly, augment, export)
 
 
 # ----------------------------------------------------------------------------------------------------------------- help
@@ -296,6 +296,13 @@ REFUSED: list[tuple[str, int, str]] = [
     ("generate run --out a.npy --interpolate 0", USAGE, "--interpolate: expected 2 arguments"),
     ("generate run --out a.npy --manifold", USAGE, "--manifold needs a two-dimensional z, but this run has 3"),
     ("generate run --out a.npy --manifold --n 3", USAGE, "--n.*not allowed with|--manifold.*not allowed with"),
+    ("export run", USAGE, "required: --onnx"),
+    ("export none --onnx new", USAGE, "none: there is no such run directory"),
+    ("export void --onnx new", FAILURE, "void: holds no checkpoint"),
+    ("export damaged --onnx new", FAILURE, "damaged: no whole checkpoint is left"),
+    ("export run --onnx text.npy", FAILURE, r"text\.npy: cannot be written .*choose another --onnx"),
+    ("export run --onnx text.npy/below", FAILURE, "text.npy/below: cannot be written .*choose another --onnx"),
+    ("export run --onnx new --backend numpy", USAGE, "--backend"),
     ("gradcheck --seed x", USAGE, "--seed.*'x'"),
     ("gradcheck --seed -1", USAGE, "--seed must be at least 0, not -1"),
     # far too much, and names that are hardly names

@@ -27,7 +27,7 @@ from tinyvae.loop import DOUBLE, REAL, Loop
 
 ROUNDINGS = 128
 ROWS, COLS = 16, 24
-OPTIONAL = {"cupy", "sklearn", "torch", "jax"}  # packages that a module may need
+OPTIONAL = {"cupy", "sklearn", "torch", "jax", "onnx"}  # packages that a module may need
 NO_FORMULAS = {"checking", "exercises", "commands"}  # what stands there may be wrong on purpose
 
 # Names of inputs with a range; all others are any real number. "+": above 0, on a log scale.

@@ -35,6 +35,7 @@ def main(argv: list[str] | None = None) -> int:
             embed,
             evaluate,
             exercises,
+            export,
             generate,
             gradcheck,
             recipes,
@@ -49,7 +50,9 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"tinyvae {__version__}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (train, evaluate, generate, gradcheck, doctor, recipes, exercises, embed, augment, restore, anomaly):
+    for command in (
+        train, evaluate, generate, gradcheck, doctor, recipes, exercises, embed, augment, restore, anomaly, export,
+    ):  # fmt: skip
         name = command.__name__.rpartition(".")[2]
         subparser = subparsers.add_parser(
             name,

@@ -70,17 +70,22 @@ class Trained:
         return np.unique(y)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options that all commands on a run have."""
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """RUN, and which of its models: what `open_run` reads, but for the backend."""
     parser.add_argument("run_dir", metavar="RUN", type=Path, help="a run directory, made by tinyvae train")
     which = "the parameters of the last epoch, or of the one with the best test loss (default: last)"
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help=which)
+    own = "the file and class of a likelihood or objective of your own that the run was trained with"
+    parser.add_argument("--own", metavar="FILE.py:CLASS", action="append", help=own)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that all commands on a run and its data have."""
+    add_run_arguments(parser)
     parser.add_argument("--data-dir", metavar="DIR", help="where published data lies, if not where the run found it")
     parser.add_argument(
         "--backend", choices=BACKENDS, default="auto", help="default: auto: cupy where it works, else numpy"
     )
-    own = "the file and class of a likelihood or objective of your own that the run was trained with"
-    parser.add_argument("--own", metavar="FILE.py:CLASS", action="append", help=own)
 
 
 def open_run(args: argparse.Namespace) -> Trained:
