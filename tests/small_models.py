@@ -11,6 +11,7 @@ import tinyvae
 DATA, LATENT = 6, 2
 LIKELIHOODS = {
     "bernoulli": "bernoulli",
+    "continuous-bernoulli": "continuous-bernoulli",
     "gaussian, fixed": "gaussian:sigma=fixed:0.3",
     "gaussian, learned": "gaussian",
     "gaussian, columns": "gaussian:sigma=columns",

@@ -57,6 +57,7 @@ class Likelihood:
     scale_matters: ClassVar[bool] = False  # whether data far from unit size trains badly: real x, no counts or pixels
     interval: ClassVar[tuple[float, float] | None] = None  # where x lies, if that is bounded
     discrete: ClassVar[bool] = False  # whether e^-nll is a probability; else it is a density
+    bytes: ClassVar[str] = "pixels"  # what bytes as data are: pixels (x = byte / 255), counts or codes (x = byte)
 
     # --------------------------------------------------------------------------------------------------- what differs
 
