@@ -12,6 +12,7 @@ DATA, LATENT = 6, 2
 LIKELIHOODS = {
     "bernoulli": "bernoulli",
     "continuous-bernoulli": "continuous-bernoulli",
+    "discretized-logistic": "discretized-logistic",
     "gaussian, fixed": "gaussian:sigma=fixed:0.3",
     "gaussian, learned": "gaussian",
     "gaussian, columns": "gaussian:sigma=columns",

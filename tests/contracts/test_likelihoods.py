@@ -122,3 +122,4 @@ def test_a_sample_is_of_means_or_of_draws(name: str) -> None:
     np.testing.assert_array_equal(means, model.decode(z))
     assert np.std(draws - means) > 0.1  # and their distribution is the contract's
     model.likelihood.check(float(draws.min()), float(draws.max()), bool((draws == np.floor(draws)).all()))
+    model.likelihood.check_rows(draws)

@@ -28,6 +28,7 @@ DEVIATIONS = 6  # standard errors: a right likelihood is beyond them once in 1e9
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}  # of the number, and in nats
 FAR = (1e-4, 1.0, 10.0, 30.0, 100.0, 1e4)  # what a decoder may say, with either sign, and still be no error
 FAR_OFF = 1e-6  # there float64 may differ by so much at least: terms of 1e9 cancel, where counts are 1e7
+STEP_OFF = 1e-6  # of a step: what its rounding may move a draw by
 LARGE = 1e30  # beyond it float32 may be infinite
 
 
@@ -198,12 +199,15 @@ def _checked_draws(of: Likelihood, seed: int) -> Case:
         f"{name}: draw must draw from the generator that it is given, and from nothing else"
     )
     assert np.isfinite(x).all(), f"{name}: draw gives numbers that are infinite or NaN"
-    whole = bool((x == np.floor(x)).all())
     try:
-        of.check(float(x.min()), float(x.max()), whole)
+        of.check(float(x.min()), float(x.max()), bool((x == np.floor(x)).all()))
+        of.check_rows(x)
     except ValueError as error:
         raise AssertionError(f"{name}: check refuses what draw drew ({error})") from error
-    assert whole or not of.discrete, f"{name}: discrete says that x are whole numbers, but draw gives others"
+    steps = x / of.step
+    of_whole = "whole numbers" if of.step == 1 else f"whole multiples of {of.step:.4g}"
+    whole = bool((np.abs(steps - np.round(steps)) <= STEP_OFF).all())
+    assert whole or not of.discrete, f"{name}: discrete says that x are {of_whole}, but draw gives others"
     start = of.start(x)
     width = len(of.outputs) * DATA
     assert start is None or np.shape(start) == (width,), f"{name}: start must give ({width},) numbers, or None"
@@ -217,7 +221,7 @@ def _check_distribution(of: Likelihood, case: Case) -> None:
     for j in range(DATA):
         x = np.sort(case.x[:, j])
         if of.discrete:
-            at = np.arange(x[0], x[-1] + 1)
+            at = of.step * np.arange(round(x[0] / of.step), round(x[-1] / of.step) + 1)
             mass = _probability(of, case, at)[:, j]
             below = np.cumsum(mass)
         else:
@@ -227,7 +231,7 @@ def _check_distribution(of: Likelihood, case: Case) -> None:
             density = _probability(of, case, fine.ravel())[:, j].reshape(fine.shape)
             mass = np.diff(at) * ((density[:, :-1] + density[:, 1:]) / 2).mean(axis=1)
             below, at = np.cumsum(mass) + 1 / DRAWS, at[1:]
-        drawn = np.searchsorted(x, at, side="right") / DRAWS
+        drawn = np.searchsorted(x, at + STEP_OFF * of.step * of.discrete, side="right") / DRAWS
         off = np.abs(below - drawn)
         worst = int(np.argmax(np.where(np.isnan(off), np.inf, off)))
         what = "sum" if of.discrete else "integral"

@@ -278,6 +278,8 @@ def check_support(model: VAE, dataset: Dataset) -> None:
         check_representable(dataset, model.dtype.name)
     try:
         model.architecture.check_support(*dataset.range(), dataset.is_whole() if model.likelihood.discrete else None)
+        for x in dataset.chunks():
+            model.likelihood.check_rows(x)
     except ValueError as error:
         raise DataError(f"{dataset.name}: {error}") from error
 

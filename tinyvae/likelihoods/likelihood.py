@@ -11,6 +11,7 @@ The rest follows: the loss of a row is the sum over its numbers, slopes are made
 is NaN was not observed: it adds nothing to the loss, has no slope, and the encoder sees 0 in its place.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -57,6 +58,8 @@ class Likelihood:
     scale_matters: ClassVar[bool] = False  # whether data far from unit size trains badly: real x, no counts or pixels
     interval: ClassVar[tuple[float, float] | None] = None  # where x lies, if that is bounded
     discrete: ClassVar[bool] = False  # whether e^-nll is a probability; else it is a density
+    step: ClassVar[float] = 1.0  # from one value of a discrete x to the next
+    bits: ClassVar[bool] = False  # whether bits for each dimension mean anything: all values of a pixel are known
     bytes: ClassVar[str] = "pixels"  # what bytes as data are: pixels (x = byte / 255), counts or codes (x = byte)
 
     # --------------------------------------------------------------------------------------------------- what differs
@@ -73,6 +76,11 @@ class Likelihood:
         """Raises ValueError, with what to do, if no x between these can come from p(x|z).
 
         whole: all x are whole numbers (None: not known).
+        """
+
+    def check_rows(self, x: Array) -> None:
+        """Raises ValueError, with what to do, if rows x (rows, data), NaN where not observed, cannot come from p(x|z)
+        although their smallest and largest number can.
         """
 
     def shared(self) -> "Likelihood":
@@ -110,6 +118,10 @@ class Likelihood:
         """What the formulas read, by name, but for dnll."""
         every = {**p, **self.fixed(), **self.parts(output), "x": x}
         return {name: every[name] for f in formulas for name in f.inputs if name in every}
+
+    def bits_per_dimension(self, nats: float, data_dim: int) -> float:
+        """nats of a row / (data_dim log 2), for a likelihood of which `bits` says that it means anything."""
+        return nats / (data_dim * math.log(2))
 
     def encoded(self, k: Kernels, x: Array, missing: bool = False) -> Array:
         """What the encoder sees: (rows, data) -> (rows, data)."""

@@ -92,9 +92,11 @@ class Description:
         self.likelihood.check(smallest, largest, whole)
 
     def check_values(self, x: np.ndarray) -> None:
-        """`check_support` of numbers at hand. Raises ValueError."""
+        """`check_support` of numbers at hand; of rows (rows, data) also `Likelihood.check_rows`. Raises ValueError."""
         whole = bool((x == np.floor(x)).all()) if self.likelihood.discrete else None
         self.check_support(float(x.min()), float(x.max()), whole)
+        if x.ndim == 2:
+            self.likelihood.check_rows(x)
 
 
 def check_widths(encoder: Sequence[Named], decoder: Sequence[Named], likelihood: Likelihood) -> tuple[int, int]:

@@ -10,6 +10,7 @@ import numpy as np
 from net import MODELS
 
 from tinyvae import VAE, likelihoods, objectives
+from tinyvae.checking import examples
 from tinyvae.kernels.cuda.launch import source
 from tinyvae.layers import Dense, Residual
 from tinyvae.objectives.elbo import ELBO
@@ -70,13 +71,14 @@ class Inputs(NamedTuple):
 
 
 def inputs(model: VAE, case: Case, rows: int, seed: int) -> Inputs:
-    """Numbers in 0..1 where the likelihood allows them, else counts."""
+    """Numbers in 0..1 where the likelihood allows them, else counts, or what it draws."""
     rng = np.random.default_rng(seed)
     x = rng.uniform(size=(rows, model.data_dim))
     try:
         model.likelihood.check(0.0, 1.0, whole=False)
+        model.likelihood.check_rows(x)
     except ValueError:
-        x = rng.poisson(3, x.shape).astype(float)
+        x = examples.data(model.likelihood, rng, *x.shape)
     if case.missing:
         x[rng.uniform(size=x.shape) < 0.2] = np.nan
     eps = rng.standard_normal((rows, case.objective.samples, model.latent_dim))
