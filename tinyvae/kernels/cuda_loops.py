@@ -16,11 +16,13 @@ from tinyvae.kernels.contract import Lookup, Window
 from tinyvae.kernels.cuda.launch import program, source
 from tinyvae.kernels.cuda.table import THREADS, tiles
 from tinyvae.kernels.cuda.text import Place, text_of
+from tinyvae.kernels.domain import checked_groups
 from tinyvae.kernels.ends import itself
 from tinyvae.kernels.operands import Operand, operand
 from tinyvae.kernels.prepared import Job, Op, Prepared
 from tinyvae.kernels.remembered import Call, Memory, Setters, Step, same_memory
 from tinyvae.loop import Loop
+from tinyvae.ops.groups import starts
 
 WARP = 32
 MOST_BLOCKS = 4096  # of a kernel whose threads go on to further numbers
@@ -166,6 +168,15 @@ class CudaKernels(Prepared):
         out = memory(rows, 1)
         grid = (tiles(rows, THREADS // WARP), 1)
         steps.append(self.moves.step("row_max", grid, a=a, largest=out, rows=rows, columns=columns))
+        return Call(steps, out)
+
+    def _prepare_groups(self, memory: Memory, what: Op, a: Array) -> Call:
+        steps: list[Step] = []
+        groups, a = checked_groups(a, what.of), self._whole(a, memory, steps)
+        first, out = self.xp.asarray(np.array(starts(groups), dtype="int64")), memory(*a.shape)
+        size = a.shape[0] * len(groups)
+        given = {"groups": len(groups), "columns": a.shape[1], "size": size}
+        steps.append(self._move(what.name, size, a=a, first=first, out=out, **given))
         return Call(steps, out)
 
     def _prepare_total(self, memory: Memory, what: Any, a: Array) -> Call:
