@@ -551,7 +551,7 @@ def test_a_group_with_nan_has_no_largest_and_others_have(kind: Any) -> None:
     assert np.array_equal(k.group_max(a, (1, 2, 2)), [[1, np.nan, np.nan, -2, -2]], equal_nan=True)
     assert np.array_equal(k.group_sum(a, (1, 2, 2)), [[1, np.nan, np.nan, -np.inf, -np.inf]], equal_nan=True)
     for wrong in ((1, 2), (5, 0), (), (3, 3)):
-        with pytest.raises(ValueError, match="groups of .* columns do not fit"):
+        with pytest.raises(ValueError, match=r"groups of .* columns do not fit"):
             k.group_sum(a, wrong)
 
 

@@ -38,9 +38,13 @@ def discretized_logistic(x: Any, mean: Any, log_scale: Any) -> np.ndarray:
 ORACLES: dict[str, Callable[..., np.ndarray]] = {
     "bernoulli": lambda x, logits: stats.bernoulli.logpmf(x, special.expit(logits)),
     "continuous-bernoulli": continuous_bernoulli,
+    "categorical": lambda x, logits: x * special.log_softmax(logits, axis=1),  # of one group
     "discretized-logistic": discretized_logistic,
     "gaussian": lambda x, mean, logvar: stats.norm.logpdf(x, mean, np.exp(logvar / 2)),
     "laplace": lambda x, median, log_scale: stats.laplace.logpdf(x, median, np.exp(log_scale)),
+    "mixed": lambda x, numbers, **own: stats.norm.logpdf(
+        x, numbers, np.exp(own["gaussian.0.logvar"] / 2)
+    ),  # its default
     "negative-binomial": lambda x, log_mean, log_dispersion: stats.nbinom.logpmf(
         x, np.exp(log_dispersion), special.expit(log_dispersion - log_mean)
     ),

@@ -152,6 +152,10 @@ class DiscretizedLogistic(Likelihood):
         """With one learned scale for a predicted one."""
         return DiscretizedLogistic() if self.scale == "predicted" else self
 
+    def apart(self) -> "DiscretizedLogistic":
+        """With a scale for each column."""
+        return DiscretizedLogistic("columns") if self.scale == "learned" else self
+
     def check(self, smallest: float, largest: float, whole: bool | None = None) -> None:
         """Raises ValueError outside [0, 1], with the line that most likely brings the data there."""
         check_unit_interval("a discretized logistic likelihood", smallest, largest, whole)

@@ -9,6 +9,9 @@ of it (its `outputs`, by name), and of parameters of the likelihood's own:
 
 The rest follows: the loss of a row is the sum over its numbers, slopes are made in the pass that makes the loss. x that
 is NaN was not observed: it adds nothing to the loss, has no slope, and the encoder sees 0 in its place.
+
+Numbers that are not independent, or not of one kind, have no such formulas. Their likelihood says `by_rows`, and has
+`loss`, `slope`, `forward` and `encoded` of its own.
 """
 
 import math
@@ -54,6 +57,7 @@ class Likelihood:
     own_slopes: ClassVar[Formula | None] = None
     encoder_input: ClassVar[Formula | None] = None  # what the encoder sees of x; None: x itself
     replayed: ClassVar[bool] = False  # see `Layer`
+    by_rows: ClassVar[bool] = False  # whether it has passes of its own over whole rows, and no formulas of one number
     captured: ClassVar[str | None] = None  # its kernel in kernels.cu, where the captured step on a GPU has one
     scale_matters: ClassVar[bool] = False  # whether data far from unit size trains badly: real x, no counts or pixels
     interval: ClassVar[tuple[float, float] | None] = None  # where x lies, if that is bounded
@@ -63,6 +67,14 @@ class Likelihood:
     bytes: ClassVar[str] = "pixels"  # what bytes as data are: pixels (x = byte / 255), counts or codes (x = byte)
 
     # --------------------------------------------------------------------------------------------------- what differs
+
+    def width(self, data_dim: int) -> int:
+        """How many numbers the decoder must make for so many columns. Raises ValueError if these cannot be."""
+        return len(self.outputs) * data_dim
+
+    def some_columns(self, wanted: int) -> int:
+        """A number of columns that can be: `wanted`, or the next that its options allow."""
+        return wanted
 
     def own(self, data_dim: int) -> Iterator[Param]:
         """Parameters of its own, one (1,) or one for each column (data,)."""
@@ -87,6 +99,12 @@ class Likelihood:
         """The same, without a number of its own for each x: for so few rows that these could be copied."""
         return self
 
+    def apart(self) -> "Likelihood":
+        """The same, with a parameter of its own for each column where it has one for all: for columns without a unit in
+        common.
+        """
+        return self
+
     def start(self, x: np.ndarray) -> np.ndarray | None:
         """What the decoder should say of x (rows, columns; NaN where not observed) before it has learned anything else:
         (outputs columns,), such as the mean of each column. None: 0 will do.
@@ -106,6 +124,14 @@ class Likelihood:
         raise NotImplementedError
 
     # ------------------------------------------------------------------------------------------------- what is the same
+
+    def observed(self, x: Array) -> Array:
+        """Which numbers of x (rows, data) have a part in the loss."""
+        return ~array_module(x).isnan(x)
+
+    def unseen(self, x: Array) -> Array:
+        """Which outputs are of numbers that were not observed: (rows, data) -> (rows, outputs data)."""
+        return array_module(x).concatenate([~self.observed(x)] * len(self.outputs), axis=1)
 
     def parts(self, output: Array) -> dict[str, Array]:
         """What the decoder says, by name: views (rows, data) on output (rows, outputs data)."""
@@ -183,7 +209,7 @@ class Likelihood:
         xp = array_module(output)
         wide = lambda a: a.astype("float64")
         p, output, x = {name: wide(a) for name, a in p.items()}, wide(output), wide(x)
-        seen = ~xp.isnan(x)  # (rows, data)
+        seen = self.observed(x)  # (rows, data)
         x = xp.where(seen, x, 0)
         factors = self.factors(p, output, x)
         if factors is None:

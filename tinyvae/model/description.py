@@ -115,10 +115,11 @@ def check_widths(encoder: Sequence[Named], decoder: Sequence[Named], likelihood:
             if layer.inputs != width:
                 raise ValueError(f"{name} takes {layer.inputs} numbers, but what comes before it makes {width}")
             width = layer.width
-    if width != len(likelihood.outputs) * data_dim:
+    needed = likelihood.width(data_dim)
+    if width != needed:
         raise ValueError(
             f"{decoder[-1].name} makes {width} numbers, but the likelihood needs {' and '.join(likelihood.outputs)} "
-            f"for each of {data_dim}: {len(likelihood.outputs) * data_dim}"
+            f"for each of {data_dim}: {needed}"
         )
     return data_dim, head // 2
 

@@ -136,9 +136,8 @@ def _slopes(model: VAE, x: Array, z: np.ndarray, y: Any) -> tuple[np.ndarray, np
 def _nll_slope_and_fisher(model: VAE, output: Array, x: Array) -> tuple[Array, Array, Array]:
     """-log p(x|o) (rows,); its slope by o, and E[slope^2] over x from p(x|o), of every output: (rows, out) each."""
     xp, likelihood = model.backend.xp, model.likelihood
-    unseen = xp.isnan(x)  # (rows, data)
     with model.lock, model.borrowed("slopes", *output.shape) as k:
         nll, slope = likelihood.slope(k, model.own_params, output, x, missing=True)
         nll, slope = nll.astype("float64"), slope.astype("float64")
     fisher = likelihood.information(model.own_params, output).astype("float64")
-    return nll, slope, xp.where(xp.concatenate([unseen] * len(likelihood.outputs), axis=1), 0, fisher)
+    return nll, slope, xp.where(likelihood.unseen(x), 0, fisher)

@@ -4,7 +4,8 @@
 
 A softmax over each group, and the logarithm of its sum, without overflow: with M the largest of a group,
 
-    logsumexp(a) = M + log sum_j e^(a_j - M)          d logsumexp / da_i = softmax(a)_i = e^(a_i - M) / sum_j e^(a_j - M)
+    logsumexp(a) = M + log sum_j e^(a_j - M)
+    d logsumexp / da_i = softmax(a)_i = e^(a_i - M) / sum_j e^(a_j - M)
 
 The sum of a group is its own adjoint: each of its numbers is in each of the sums.
 """
