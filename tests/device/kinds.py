@@ -106,6 +106,9 @@ ORDINARY = [
     *(Kind(name, {"activation": name}) for name in ACTIVATIONS if ACTIVATIONS[name].reads_a),
     *(Kind(name, {"likelihood": name}) for name in likelihoods.names() if name not in ("bernoulli", "gaussian")),
     *(Kind(name, {}, name) for name in objectives.names() if name not in ("elbo", "iwae")),
+    Kind("mixed table", {
+        "likelihood": "mixed:columns=gaussian:sigma=predicted*2+categorical*3+negative-binomial*2", "activation": "tanh",
+    }),
     Kind("gaussian, sigma of columns", {"likelihood": "gaussian:sigma=columns"}),
     Kind("elbo of two draws", {}, "elbo:draws=2"),
     Kind("free bits of three draws", GAUSSIAN, "elbo:free_bits=0.1,draws=3"),

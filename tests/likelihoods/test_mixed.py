@@ -47,12 +47,12 @@ class Apart:
         self.members = [likelihoods.likelihood(text) for text, _ in MEMBERS]
         counts = [count for _, count in MEMBERS]
         self.columns = [slice(*ends) for ends in pairwise(np.cumsum([0, *counts]))]
-        widths = [m.width(n) for m, n in zip(self.members, counts, strict=True)]
+        widths = [m.output_width(n) for m, n in zip(self.members, counts, strict=True)]
         self.outputs = [slice(*ends) for ends in pairwise(np.cumsum([0, *widths]))]
         self.p = {
             p.name: (0.3 * rng.standard_normal(p.shape)).astype(dtype) for p in OF.own(DATA)
         }  # by the whole's names
-        self.output = rng.standard_normal((6 * K, OF.width(DATA))).astype(dtype)
+        self.output = rng.standard_normal((6 * K, OF.output_width(DATA))).astype(dtype)
         self.x = OF.draw(self.p, self.output[::K], rng).astype(dtype)
         self.weight = rng.uniform(0.5, 2, (6 * K, 1)).astype(dtype)
 
@@ -201,7 +201,8 @@ def test_data_that_a_member_cannot_have_made_is_refused_with_its_columns() -> No
     good = np.array([[-5.5, 1, 0, 1, 7], [3e4, 0, 1, 0, np.nan]])
     model.loss(good, eps)
     for column, value, line in [
-        (1, 3, r"columns 1 to 1 \(bernoulli\), counted from 1: the data lies in"), (4, 2.5, r"columns 4 to 4 \(poisson\), .* whole"),
+        (1, 3, r"columns 1 to 1 \(bernoulli\), counted from 1: the data lies in"),
+        (4, 2.5, r"columns 4 to 4 \(poisson\), .* whole"),
         (2, 1, r"columns 2 to 3 \(categorical\), counted from 2: columns 0 to 1 of row 0 are 1, 1"),
     ]:  # fmt: skip
         bad = good.copy()

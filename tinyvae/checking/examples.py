@@ -89,7 +89,7 @@ def data(likelihood: Likelihood, rng: np.random.Generator, *shape: int) -> np.nd
             continue
         return x
     own = {p.name: np.full(p.shape, p.start(rng) if callable(p.start) else p.start) for p in likelihood.own(shape[-1])}
-    return likelihood.draw(own, rng.standard_normal((*shape[:-1], likelihood.width(shape[-1]))), rng)
+    return likelihood.draw(own, rng.standard_normal((*shape[:-1], likelihood.output_width(shape[-1]))), rng)
 
 
 def _values(kind: Any, field: Any, cls: type) -> Sequence[Any]:

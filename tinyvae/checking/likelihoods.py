@@ -136,7 +136,7 @@ def _case(of: Likelihood, seed: int, n: int = 7, K: int = 1, spread: float = 1.0
     """x are draws under an output near 0, or as far from it as `spread` says."""
     rng, data = np.random.default_rng(seed), of.some_columns(DATA)
     p = _own(of, data, rng)
-    output = spread * rng.standard_normal((n * K, of.width(data)))
+    output = spread * rng.standard_normal((n * K, of.output_width(data)))
     x = of.draw(p, output[::K], rng).astype("float64")
     return Case(p, output, x, rng.uniform(0.2, 2, (n * K, 1)))
 
@@ -144,7 +144,7 @@ def _case(of: Likelihood, seed: int, n: int = 7, K: int = 1, spread: float = 1.0
 def _far(of: Likelihood, seed: int) -> Case:
     """Outputs far from 0, each alone, with x drawn near it, or as far as counts of 1e7."""
     rng, data = np.random.default_rng(seed), of.some_columns(DATA)
-    p, width = _own(of, data, rng), of.width(data)
+    p, width = _own(of, data, rng), of.output_width(data)
     alone = range(width) if of.by_rows else [slice(i * data, (i + 1) * data) for i in range(len(of.outputs))]
     near = np.repeat(rng.standard_normal((8, width)), len(alone) * 2 * len(FAR), axis=0)
     x = of.draw(p, near, rng).astype("float64")
@@ -165,7 +165,7 @@ def _formulas(of: Likelihood, case: Case, each: float) -> tuple[Pass, np.ndarray
     Without formulas it is the likelihood's own pass on the readable kernels in float64, and nll of each row (n K, 1).
     """
     if of.by_rows:
-        found = _run(of, Reference(np, "float64"), case, each, bool(np.isnan(case.x).any()), alone=True)
+        found = _run(of, Reference(np, "float64"), case, each, bool(np.isnan(case.x).any()), only=True)
         return found, found.loss[:, None]
     x = np.repeat(case.x, len(case.output) // len(case.x), axis=0)
     seen = ~np.isnan(x)
@@ -198,7 +198,7 @@ def _value(of: Likelihood, f: Formula, case: Case) -> np.ndarray:
 def _checked_draws(of: Likelihood, seed: int) -> Case:
     """Many draws under one output."""
     name, rng, data = type(of).__name__, np.random.default_rng(seed), of.some_columns(DATA)
-    p, width = _own(of, data, rng), of.width(data)
+    p, width = _own(of, data, rng), of.output_width(data)
     row = rng.standard_normal((1, width))
     output = np.repeat(row, DRAWS, axis=0)
     for dtype in TOLERANCE:
@@ -364,15 +364,15 @@ def _arrays(case: Case) -> list[np.ndarray]:
     return [*case.p.values(), case.output, case.x, case.weight]
 
 
-def _run(of: Likelihood, k: Kernels, case: Case, each: float, missing: bool, alone: bool = False) -> Pass:
-    """As a training step does it; the loss alone and the slopes alone must be the same, unless it stands alone."""
+def _run(of: Likelihood, k: Kernels, case: Case, each: float, missing: bool, only: bool = False) -> Pass:
+    """As a training step does it; the loss alone and the slopes alone must be the same, unless it is asked for only."""
     name = type(of).__name__
     wide = lambda a: np.array(a, dtype="float64")
     k.begin("check", len(case.output), missing)
     loss, back = of.forward(k, case.p, case.output, case.x, each, missing)
     loss, g = wide(loss), {key: np.full_like(a, np.nan) for key, a in case.p.items()}
     slopes = wide(back(case.weight, g))
-    if alone:
+    if only:
         return Pass(loss, slopes, {key: wide(a) for key, a in g.items()})
     k.begin("loss", len(case.output), missing)
     alone = wide(of.loss(k, case.p, case.output, case.x, missing))

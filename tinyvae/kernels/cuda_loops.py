@@ -50,6 +50,7 @@ class CudaKernels(Prepared):
         self.xp = xp
         self.matmul = lambda a, b, out: xp.matmul(a, b, out=out)
         self.add = xp.add
+        self.firsts: dict[tuple[int, ...], Array] = {}
         self.moves = program(xp, source("common.cu", "moves.cu"))
 
     def new_memory(self, size: int) -> Array:
@@ -173,11 +174,19 @@ class CudaKernels(Prepared):
     def _prepare_groups(self, memory: Memory, what: Op, a: Array) -> Call:
         steps: list[Step] = []
         groups, a = checked_groups(a, what.of), self._whole(a, memory, steps)
-        first, out = self.xp.asarray(np.array(starts(groups), dtype="int64")), memory(*a.shape)
+        out = memory(*a.shape)
         size = a.shape[0] * len(groups)
         given = {"groups": len(groups), "columns": a.shape[1], "size": size}
-        steps.append(self._move(what.name, size, a=a, first=first, out=out, **given))
+        steps.append(self._move(what.name, size, a=a, first=self._first(groups), out=out, **given))
         return Call(steps, out)
+
+    def _first(self, groups: tuple[int, ...]) -> Array:
+        """Where each group begins, and where the last one ends: on the device, written there once."""
+        if groups not in self.firsts:
+            first = self.firsts[groups] = self.xp.empty(len(groups) + 1, dtype="int64")
+            for i, column in enumerate(starts(groups)):
+                first[i : i + 1].fill(column)
+        return self.firsts[groups]
 
     def _prepare_total(self, memory: Memory, what: Any, a: Array) -> Call:
         return self._sum(memory, TOTAL, a)

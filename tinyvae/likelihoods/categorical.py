@@ -1,7 +1,7 @@
 """Categorical: groups of one-hot columns, from logits l. In each group exactly one x is 1, with probability softmax(l).
 
     nll = sum over groups of logsumexp(l) - l_hot = sum over columns of x (logsumexp(l of its group) - l)
-    dnll/dl = softmax(l) - x                      Fisher's information, without what goes over columns: p (1 - p)
+    dnll/dl = softmax(l) - x                      Fisher's information of a group: diag(p) - p p^T
 
 With M the largest logit of a group, logsumexp(l) = M + log sum e^(l - M): no e^ is larger than 1, and one of them is 1
 (`tinyvae.ops.groups`). A group of which any number is NaN was not observed.
@@ -104,7 +104,7 @@ class Categorical(Likelihood):
             )
         return found
 
-    def width(self, data_dim: int) -> int:
+    def output_width(self, data_dim: int) -> int:
         """A logit for each column. Raises ValueError if the groups are no division of them."""
         return sum(self.widths(data_dim))
 
@@ -202,6 +202,15 @@ class Categorical(Likelihood):
         """p (1 - p)."""
         probability = self.mean(p, output)
         return probability * (1 - probability)
+
+    def curvature(self, p: Views, output: Array, J: Array) -> Array:
+        """J (diag(p) - p p^T) J^T, of each group: the logits of a group go together."""
+        probability = self.mean(p, output.astype("float64"))  # (rows, data)
+        found = (J * probability[:, None]) @ J.transpose(0, 2, 1)
+        for first, end in pairwise(starts(self.widths(output.shape[1]))):
+            mean = (J[:, :, first:end] * probability[:, None, first:end]).sum(axis=2)  # (rows, latent)
+            found = found - mean[:, :, None] * mean[:, None]
+        return found
 
     def factors(self, p: Views, output: Array, x: Array) -> Factors:
         """x (l - logsumexp(l))."""

@@ -68,7 +68,7 @@ class Likelihood:
 
     # --------------------------------------------------------------------------------------------------- what differs
 
-    def width(self, data_dim: int) -> int:
+    def output_width(self, data_dim: int) -> int:
         """How many numbers the decoder must make for so many columns. Raises ValueError if these cannot be."""
         return len(self.outputs) * data_dim
 
@@ -122,6 +122,14 @@ class Likelihood:
     def information(self, p: Views, output: Array) -> Array:
         """Fisher's information of each output, E[(d nll / d output)^2] over x from p(x|z), as output."""
         raise NotImplementedError
+
+    def curvature(self, p: Views, output: Array, J: Array) -> Array:
+        """J F J^T of each row, where F is Fisher's information of all outputs together; here only their own.
+
+        J (rows, latent, outputs data), float64 -> (rows, latent, latent)
+        """
+        J = J * array_module(output).sqrt(self.information(p, output).astype("float64"))[:, None]
+        return J @ J.transpose(0, 2, 1)
 
     # ------------------------------------------------------------------------------------------------- what is the same
 

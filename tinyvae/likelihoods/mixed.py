@@ -18,7 +18,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from tinyvae import likelihoods, parts
-from tinyvae.backend import Array, array_module
+from tinyvae.backend import Array, array_module, to_host
 from tinyvae.formula import formula
 from tinyvae.kernels.contract import Kernels
 from tinyvae.layers.layer import Param, Views
@@ -40,7 +40,7 @@ class Member(NamedTuple):
 
     name: str
     likelihood: Likelihood
-    count: int | None
+    columns: int | None
 
 
 class Place(NamedTuple):
@@ -68,7 +68,7 @@ def members_of(text: str) -> tuple[Member, ...]:
             raise ValueError(f"columns: {said!r} must end in * and how many columns there are, at least 1")
         likelihood = likelihoods.likelihood(kind)
         found.append(Member(name, likelihood if ":" in kind else likelihood.apart(), int(count) if star else None))
-    if sum(member.count is None for member in found) > 1:
+    if sum(member.columns is None for member in found) > 1:
         raise ValueError(f"columns={text}: only one kind can have the columns that are left; give the others a *COUNT")
     return tuple(found)
 
@@ -90,8 +90,8 @@ class Mixed(Likelihood):
     def __post_init__(self) -> None:
         """Raises ValueError for columns that cannot be."""
         for member in members_of(self.columns):
-            if member.count is not None:
-                member.likelihood.width(member.count)
+            if member.columns is not None:
+                member.likelihood.output_width(member.columns)
 
     @property
     def discrete(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -102,21 +102,21 @@ class Mixed(Likelihood):
         """Of each member. Raises ValueError if the columns do not add up to those of the data."""
         return _places(self.columns, data_dim)
 
-    def width(self, data_dim: int) -> int:
+    def output_width(self, data_dim: int) -> int:
         """All that the members need."""
         return self.places(data_dim)[-1].output.stop
 
     def some_columns(self, wanted: int) -> int:
         """Those that are said, and for a member that has what is left what it can have."""
         members = members_of(self.columns)
-        said = sum(member.count or 0 for member in members)
-        left = [m.likelihood.some_columns(max(1, wanted - said)) for m in members if m.count is None]
+        said = sum(member.columns or 0 for member in members)
+        left = [m.likelihood.some_columns(max(1, wanted - said)) for m in members if m.columns is None]
         return said + sum(left)
 
     def shared(self) -> "Mixed":
         """Of the members' own."""
         text = [
-            f"{parts.text_of(m.likelihood.shared())}{'' if m.count is None else f'*{m.count}'}"
+            f"{parts.text_of(m.likelihood.shared())}{'' if m.columns is None else f'*{m.columns}'}"
             for m in members_of(self.columns)
         ]
         return replace(self, columns="+".join(text))
@@ -199,11 +199,11 @@ class Mixed(Likelihood):
         xp = array_module(x)
         for at in self.places(x.shape[1]):
             own = x[:, at.columns]
-            known = own[~xp.isnan(own)]
+            unknown = xp.isnan(own)
+            low, high = (float(to_host(a)) for a in _extent(xp, own, unknown))
             try:
-                if known.size:
-                    whole = bool((known == xp.floor(known)).all())
-                    at.likelihood.check(float(known.min()), float(known.max()), whole)
+                if low <= high:  # else nothing was observed
+                    at.likelihood.check(low, high, bool(to_host(((own == xp.floor(own)) | unknown).all())))
                 at.likelihood.check_rows(own)
             except ValueError as error:
                 first, last, kind = at.columns.start, at.columns.stop - 1, parts.text_of(at.likelihood)
@@ -233,6 +233,14 @@ class Mixed(Likelihood):
         """Of each member."""
         return array_module(output).concatenate(self._from_members(p, output, "information"), axis=1)
 
+    def curvature(self, p: Views, output: Array, J: Array) -> Array:
+        """The sum of the members'."""
+        data_dim = self._data_dim(output.shape[1])
+        return sum(
+            at.likelihood.curvature(own, output[:, at.output], J[:, :, at.output])
+            for at, own in self._each(data_dim, p)
+        )
+
     def log_p_of_pairs(self, p: Views, output: Array, x: Array) -> Array:
         """The sum of the members'."""
         found: Any = 0.0
@@ -243,28 +251,33 @@ class Mixed(Likelihood):
     def _data_dim(self, width: int) -> int:
         """How many columns of data so many numbers of the decoder are for."""
         members = members_of(self.columns)
-        said = sum(m.likelihood.width(m.count) for m in members if m.count is not None)
-        left = [(width - said) // len(m.likelihood.outputs) for m in members if m.count is None]
-        return sum(m.count or 0 for m in members) + sum(left)
+        said = sum(m.likelihood.output_width(m.columns) for m in members if m.columns is not None)
+        left = [(width - said) // len(m.likelihood.outputs) for m in members if m.columns is None]
+        return sum(m.columns or 0 for m in members) + sum(left)
 
 
 @lru_cache
 def _places(text: str, data_dim: int) -> list[Place]:
     members = members_of(text)
-    said = sum(member.count or 0 for member in members)
+    said = sum(member.columns or 0 for member in members)
     left = data_dim - said
-    if left < 0 or (left == 0) != all(member.count is not None for member in members):
+    if left < 0 or (left == 0) != all(member.columns is not None for member in members):
         raise ValueError(
             f"columns={text} are {said} columns{' and more' if left <= 0 else ''}, but the data has {data_dim}"
         )
     found, column, output = [], 0, 0
     for i, (name, likelihood, count) in enumerate(members):
         count = left if count is None else count
-        width = likelihood.width(count)
+        width = likelihood.output_width(count)
         place = slice(column, column + count), slice(output, output + width)
         found.append(Place(likelihood, *place, f"{name}.{i}."))
         column, output = column + count, output + width
     return found
+
+
+def _extent(xp: Any, x: Array, unknown: Array) -> tuple[Array, Array]:
+    """The smallest and the largest number of those that are known."""
+    return xp.where(unknown, xp.inf, x).min(), xp.where(unknown, -xp.inf, x).max()
 
 
 def _sum(k: Kernels, losses: list[Array]) -> Array:

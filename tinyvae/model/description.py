@@ -115,7 +115,7 @@ def check_widths(encoder: Sequence[Named], decoder: Sequence[Named], likelihood:
             if layer.inputs != width:
                 raise ValueError(f"{name} takes {layer.inputs} numbers, but what comes before it makes {width}")
             width = layer.width
-    needed = likelihood.width(data_dim)
+    needed = likelihood.output_width(data_dim)
     if width != needed:
         raise ValueError(
             f"{decoder[-1].name} makes {width} numbers, but the likelihood needs {' and '.join(likelihood.outputs)} "

@@ -169,7 +169,7 @@ class VAE(Checked):
         if bias is None:
             return
         columns = self.data_dim
-        if bias.size != self.likelihood.width(columns):  # a convolution's is for all pixels of a channel
+        if bias.size != self.likelihood.output_width(columns):  # a convolution's is for all pixels of a channel
             if self.likelihood.by_rows:
                 return
             columns = bias.size // len(self.likelihood.outputs)

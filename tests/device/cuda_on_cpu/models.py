@@ -21,6 +21,9 @@ from tinyvae.ops.activations import ACTIVATIONS
 DATA, LATENT, CLASSES, ROWS = 50, 6, 4, (5, 33, 3)  # buffers are made, made larger, and used again
 
 
+TABLE = "gaussian:sigma=predicted*9+bernoulli*8+categorical:groups=5*15+laplace*3+negative-binomial*8+poisson"
+
+
 class Case(NamedTuple):
     """A model and an objective; missing: some of the data was not observed."""
 
@@ -41,6 +44,7 @@ def cases() -> dict[str, Case]:
     found["gaussian, sigma predicted, missing"] = Case(
         _described(likelihood="gaussian:sigma=predicted"), ELBO(), missing=True
     )
+    found["mixed, missing"] = Case(_described(likelihood=f"mixed:columns={TABLE}"), IWAE(draws=2), missing=True)
     for name in objectives.names():
         found[f"objective {name}"] = Case(_described(), objectives.objective(name))
     for estimator in ("iwae", "dreg"):
@@ -79,8 +83,8 @@ def inputs(model: VAE, case: Case, rows: int, seed: int) -> Inputs:
         model.likelihood.check_rows(x)
     except ValueError:
         x = examples.data(model.likelihood, rng, *x.shape)
-    if case.missing:
-        x[rng.uniform(size=x.shape) < 0.2] = np.nan
+    if case.missing:  # in every second row: a likelihood of all columns together still sees some
+        x[1::2][rng.uniform(size=x[1::2].shape) < 0.2] = np.nan
     eps = rng.standard_normal((rows, case.objective.samples, model.latent_dim))
     y = rng.integers(0, model.classes, rows) if model.classes else None
     return Inputs(x.astype("f4"), eps.astype("f4"), y)
