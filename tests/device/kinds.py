@@ -107,7 +107,7 @@ ORDINARY = [
     *(Kind(name, {"likelihood": name}) for name in likelihoods.names() if name not in ("bernoulli", "gaussian")),
     *(Kind(name, {}, name) for name in objectives.names() if name not in ("elbo", "iwae")),
     Kind("mixed table", {
-        "likelihood": "mixed:columns=gaussian:sigma=predicted*2+categorical*3+negative-binomial*2", "activation": "tanh",
+        "activation": "tanh", "likelihood": "mixed:columns=gaussian:sigma=predicted*2+categorical*3+poisson*2",
     }),
     Kind("gaussian, sigma of columns", {"likelihood": "gaussian:sigma=columns"}),
     Kind("elbo of two draws", {}, "elbo:draws=2"),

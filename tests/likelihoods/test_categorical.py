@@ -81,8 +81,7 @@ def test_the_probabilities_of_all_rows_add_to_1(seed: int, widths: list[int]) ->
     groups, of = tuple(widths), Categorical("+".join(map(str, widths)))
     every = np.stack(np.meshgrid(*map(np.arange, groups)), axis=-1).reshape(-1, len(groups))
     x = np.concatenate([np.eye(n)[every[:, i]] for i, n in enumerate(groups)], axis=1)
-    data = sum(groups) if len(groups) > 1 else groups[0]
-    logits = np.random.default_rng(seed).standard_normal((1, data))
+    logits = np.random.default_rng(seed).standard_normal((1, sum(groups)))
     log_p = of.log_p_of_pairs({}, logits, x)[:, 0]
     assert_within(np.exp(log_p).sum(), 1, 1e-12)
     assert_within(of.mean({}, logits)[0], (np.exp(log_p)[:, None] * x).sum(axis=0), 1e-12)

@@ -272,7 +272,7 @@ def build(config: Config, dataset: Dataset, reporter: Reporter) -> tuple[Config,
 
 def check_support(model: VAE, dataset: Dataset) -> None:
     """Raises DataError if the likelihood cannot have made the data."""
-    if model.likelihood.interval is not None:
+    if model.likelihood.interval is not None and model.likelihood.bytes == "pixels":
         check_unit_interval(dataset, f"a {type(model.likelihood).__name__} likelihood")
     else:
         check_representable(dataset, model.dtype.name)

@@ -95,8 +95,8 @@ class Categorical(Likelihood):
 
     def widths(self, data_dim: int) -> Groups:
         """Of all groups. Raises ValueError if the columns cannot be divided so."""
-        said = self._said() or (data_dim,)
-        found = said * (data_dim // said[0]) if len(said) == 1 else said
+        first, *others = self._said() or (data_dim,)
+        found = (first, *others) if others else (first,) * (data_dim // first)
         if sum(found) != data_dim:
             raise ValueError(
                 f"groups={self.groups} of one-hot columns do not make the {data_dim} columns of the data: the widths "
@@ -110,8 +110,8 @@ class Categorical(Likelihood):
 
     def some_columns(self, wanted: int) -> int:
         """As the groups say."""
-        said = self._said() or (wanted,)
-        return sum(said) if len(said) > 1 else -(-wanted // said[0]) * said[0]
+        first, *others = self._said() or (wanted,)
+        return first + sum(others) if others else -(-wanted // first) * first
 
     # ---------------------------------------------------------------------------------------------------------- passes
 
