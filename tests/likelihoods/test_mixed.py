@@ -149,6 +149,8 @@ def test_the_text_comes_back_and_is_kept_in_a_file(tmp_path: Any) -> None:
 
 def test_with_predicted_numbers_that_could_be_copied_members_share_theirs() -> None:
     assert OF.shared().columns.startswith("gaussian*2+bernoulli*1")
+    kept = "gaussian:sigma=learned*2+poisson"
+    assert Mixed(kept).shared() == Mixed(kept)
     assert Mixed("laplace:scale=fixed:2*1+bernoulli").shared().columns == "laplace:scale=fixed:2*1+bernoulli"
 
 

@@ -114,11 +114,11 @@ class Mixed(Likelihood):
         return said + sum(left)
 
     def shared(self) -> "Mixed":
-        """Of the members' own."""
-        text = [
-            f"{parts.text_of(m.likelihood.shared())}{'' if m.columns is None else f'*{m.columns}'}"
-            for m in members_of(self.columns)
-        ]
+        """Of the members' own; one that has none keeps its words."""
+        text = []
+        for said, member in zip(self.columns.split("+"), members_of(self.columns), strict=True):
+            own, star = member.likelihood.shared(), said.partition("*")[1:]
+            text.append(said if own == member.likelihood else "".join((parts.text_of(own), *star)))
         return replace(self, columns="+".join(text))
 
     def own(self, data_dim: int) -> Iterator[Param]:
