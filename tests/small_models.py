@@ -11,11 +11,15 @@ import tinyvae
 DATA, LATENT = 6, 2
 LIKELIHOODS = {
     "bernoulli": "bernoulli",
+    "categorical": "categorical:groups=2+4",
+    "continuous-bernoulli": "continuous-bernoulli",
+    "discretized-logistic": "discretized-logistic",
     "gaussian, fixed": "gaussian:sigma=fixed:0.3",
     "gaussian, learned": "gaussian",
     "gaussian, columns": "gaussian:sigma=columns",
     "gaussian, predicted": "gaussian:sigma=predicted",
     "laplace": "laplace",
+    "mixed": "mixed:columns=gaussian:sigma=predicted*1+categorical*3+negative-binomial*2",
     "negative-binomial": "negative-binomial",
     "poisson": "poisson",
 }

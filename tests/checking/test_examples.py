@@ -80,6 +80,7 @@ def test_data_is_what_the_likelihood_allows(name: str) -> None:
     x = examples.data(likelihood, np.random.default_rng(0), 20, 3)
     assert x.shape == (20, 3)
     likelihood.check(float(x.min()), float(x.max()), bool((x == np.floor(x)).all()))
+    likelihood.check_rows(x)
 
 
 def test_a_layer_among_the_options_has_the_name_of_its_kind() -> None:

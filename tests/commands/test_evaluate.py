@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,29 @@ def test_the_log_likelihood_lies_above_the_bound(trained: Path, capsys: pytest.C
     assert found["repaired_log_likelihood"] >= -np.mean(draws) - 5 * error / math.sqrt(200)
     assert found["log_likelihood_se"] > 0
     assert found["repaired_log_likelihood_se"] > 0
+
+
+def test_bits_per_dimension_are_told_where_all_values_of_a_pixel_are_known(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of log p(x), or of the bound where that is left out; and of no likelihood that is a density or a coin."""
+    x = np.random.default_rng(0).integers(0, 256, (30, 9), dtype="u1")
+    np.save(here / "pixels.npy", x / np.float32(255))
+    train = ("train", "--data", "pixels.npy", "--hidden", "4", "--latent", "2", "--epochs", "1")
+    assert run(*train, "--likelihood", "discretized-logistic", "--out", "bits") == 0
+    capsys.readouterr()
+    for options, nats in [(("--nll-samples", "0"), None), (("--nll-samples", "5"), "log_likelihood")]:
+        found = evaluated(here / "bits", capsys, *options)
+        expected = found["nll"] + found["kl"] if nats is None else -found[nats]
+        assert found["bits_per_dimension"] == pytest.approx(expected / (9 * math.log(2)), rel=1e-12)
+        assert 4 < found["bits_per_dimension"] < 16  # uniform bytes have 8
+        assert run("evaluate", here / "bits", *options) == 0
+        of = "nll + kl" if nats is None else "-log p(x)"
+        row = rf"bits per dimension +{found['bits_per_dimension']:.3f} +{re.escape(of)} / \(numbers of a row \* log 2\)"
+        assert re.search(row, printed(capsys))
+    assert run("train", *BASE, "--out", "run") == 0
+    capsys.readouterr()
+    assert "bits_per_dimension" not in evaluated(here / "run", capsys)
 
 
 def by_quadrature(model: tinyvae.VAE, x: np.ndarray) -> np.ndarray:

@@ -26,6 +26,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     counts = rng.poisson(5, (30, 9))
     np.save(folder / "counts.npy", counts)
     np.save(folder / "minus.npy", counts - 20)
+    codes = np.eye(3)[rng.integers(0, 3, (30, 3))].reshape(30, 9)
+    np.save(folder / "codes.npy", codes)
+    table = (rng.standard_normal((30, 2)), rng.uniform(size=(30, 1)) < 0.3, codes[:, :3], counts[:, :3])
+    np.save(folder / "table.npy", np.concatenate(table, axis=1))
     np.savez(folder / "bool.npz", x=rng.uniform(0, 1, (30, 9)).astype("f4"), y=np.arange(30) % 2 == 0)
     return folder
 
@@ -39,6 +43,54 @@ def test_a_label_that_is_left_out_is_in_neither_part(variants: Path) -> None:
 
 
 COUNTS = ("poisson", "negative-binomial")
+TABLE = "mixed:columns=gaussian*2+bernoulli*1+categorical*3+poisson*3"
+
+
+@pytest.mark.parametrize(("name", "likelihood"), [("codes", "categorical:groups=3"), ("table", TABLE)])
+def test_tables_are_trained_on_evaluated_drawn_and_restored(
+    name: str, likelihood: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    of = data / f"{name}.npy"
+    assert run(*ONCE, "--data", of, "--likelihood", likelihood, "--out", "run") == 0
+    assert json.loads(Path("run/config.json").read_text())["likelihood"] == likelihood
+    capsys.readouterr()
+    assert run("evaluate", "run", "--json", "--nll-samples", "3") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert np.isfinite([found[name] for name in ("loss", "nll", "kl", "log_likelihood")]).all()
+    assert "note" not in found
+    assert run("generate", "run", "--n", "4", "--draw", "--out", "x.npy") == 0
+    tinyvae.load("run").likelihood.check_rows(np.load("x.npy"))
+    assert run("embed", "run", of, "--out", "z.npz") == 0
+    assert run("anomaly", "run", of, "--out", "a.csv") == 0
+    for mask in ("half", "noise"):
+        capsys.readouterr()
+        assert run("restore", "run", "--mask", mask) == 0
+        assert "nan" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "likelihood", "said"),
+    [
+        ("table", "categorical", "a categorical likelihood needs one-hot columns"),
+        ("codes", "categorical:groups=9", "columns 0 to 8 of row 0 are"),
+        ("codes", "categorical:groups=4", "do not make the 9 columns of the data"),
+        ("table", TABLE.replace("poisson*3", "poisson*2"), "are 8 columns, but the data has 9"),
+        ("table", "mixed:columns=poisson*2+gaussian", "columns 0 to 1 (poisson), counted from 0: the data lies in"),
+        ("vectors", "discretized-logistic", "but a discretized logistic likelihood needs pixels of 8 bits"),
+        ("counts", "continuous-bernoulli", "a ContinuousBernoulli likelihood needs [0, 1]"),
+    ],
+)
+def test_data_that_does_not_suit_its_likelihood_is_one_line_and_no_run(
+    name: str, likelihood: str, said: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = run(*ONCE, "--data", data / f"{name}.npy", "--likelihood", likelihood, "--out", tmp_path / "never")
+    assert code in (1, 2)
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "never").exists()
 
 
 @pytest.mark.parametrize("likelihood", ["poisson", "negative-binomial", "laplace"])

@@ -529,6 +529,32 @@ def test_the_largest_of_a_row_with_nan_is_nan(kind: Any) -> None:
     assert np.array_equal(kernels_of(kind).row_max(a), [[np.nan], [-2]], equal_nan=True)
 
 
+@given(SEEDS, st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(1, 40), KIND, LAYOUT)
+@example(0, [3, 1, 700, 2], 75, LAST, "left half")
+@example(0, [10] * 20, 33, ("numpy", "float64"), "right half")
+def test_the_largest_and_the_sum_of_groups(seed: int, widths: Any, rows: int, kind: Any, layout: str) -> None:
+    groups = tuple(widths)
+
+    def calls(k: Kernels, g: dict[str, Any]) -> list[Any]:
+        return [k.group_max(g["a"], groups), k.group_sum(g["a"], groups)]
+
+    def bounds(g: dict[str, Any]) -> list[Any]:
+        return [0, max(groups) * Reference(np, "float64").group_sum(np.abs(g["a"]), groups)]
+
+    check(kind, calls, {"a": normals(seed, (rows, sum(groups)))[0]}, bounds, layout)
+
+
+@EACH_KIND
+def test_a_group_with_nan_has_no_largest_and_others_have(kind: Any) -> None:
+    k, a = kernels_of(kind), np.array([[1, np.nan, 3, -np.inf, -2]], kind[1])
+    k.begin("test")
+    assert np.array_equal(k.group_max(a, (1, 2, 2)), [[1, np.nan, np.nan, -2, -2]], equal_nan=True)
+    assert np.array_equal(k.group_sum(a, (1, 2, 2)), [[1, np.nan, np.nan, -np.inf, -np.inf]], equal_nan=True)
+    for wrong in ((1, 2), (5, 0), (), (3, 3)):
+        with pytest.raises(ValueError, match=r"groups of .* columns do not fit"):
+            k.group_sum(a, wrong)
+
+
 @given(SEEDS, sizes(3), KIND, st.sampled_from(["uint8", "float32", "float64"]), st.sampled_from([1.0, 1 / 255]))
 def test_gather(seed: int, shape: Any, kind: Any, of: str, scale: float) -> None:
     total, cols, n = shape

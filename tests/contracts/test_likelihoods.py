@@ -45,7 +45,7 @@ def test_every_likelihood_has_an_oracle() -> None:
 def by_scipy(model: tinyvae.VAE, name: str, x: np.ndarray, z: np.ndarray) -> np.ndarray:
     """log p(x|z) of pairs of rows by SciPy, of the numbers that were observed."""
     said = {**model.own_params, **model.likelihood.parts(model.output(z))}
-    seen = ~np.isnan(x)
+    seen = model.likelihood.observed(x)
     log_p = ORACLES[name](np.where(seen, x, 0), **said)
     return np.where(seen, log_p, 0).sum(axis=1)
 
@@ -60,7 +60,7 @@ def test_what_was_not_observed_has_no_part_in_the_loss_and_its_gradient(name: st
     assert_within(-looked.nll, by_scipy(model, name, x, looked.z), 1e-4 * (1 + np.abs(looked.nll)))
     assert looked.nll[-1] == 0
     k = kernel_files.select(kernels, get_backend("numpy"), dtype)[1]()
-    zeros = np.where(np.isnan(x), 0, x).astype(dtype)
+    zeros = np.where(model.likelihood.observed(x), x, 0).astype(dtype)
     np.testing.assert_array_equal(
         model.likelihood.encoded(k, x.astype(dtype), True), model.likelihood.encoded(k, zeros)
     )
@@ -122,3 +122,4 @@ def test_a_sample_is_of_means_or_of_draws(name: str) -> None:
     np.testing.assert_array_equal(means, model.decode(z))
     assert np.std(draws - means) > 0.1  # and their distribution is the contract's
     model.likelihood.check(float(draws.min()), float(draws.max()), bool((draws == np.floor(draws)).all()))
+    model.likelihood.check_rows(draws)

@@ -10,6 +10,7 @@ from strategies import EVERY_FUSED, assert_within, eps_of, sampled
 
 import tinyvae
 from tinyvae import likelihoods
+from tinyvae.checking import examples
 from tinyvae.objectives.elbo import ELBO
 from tinyvae.objectives.iwae import IWAE
 from tinyvae.objectives.objective import Objective
@@ -40,8 +41,11 @@ def batch(model: tinyvae.VAE, kind: str, rows: int, seed: int) -> tuple[Any, Any
     asked = dict(KINDS[kind][1])
     rng = np.random.default_rng(seed)
     x = rng.uniform(size=(rows, model.data_dim))
-    if model.likelihood.discrete and "bernoulli" not in type(model.likelihood).__name__.lower():
-        x = np.floor(20 * x)  # counts
+    try:
+        model.likelihood.check(0.0, 1.0, whole=False)
+        model.likelihood.check_rows(x)
+    except ValueError:
+        x = examples.data(model.likelihood, rng, *x.shape)
     draws = asked.pop("importance", 0)
     eps = rng.standard_normal((rows * max(draws, 1), model.latent_dim))
     y = np.arange(rows) % model.classes if model.classes else None

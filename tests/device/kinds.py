@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tinyvae import VAE, likelihoods, objectives
+from tinyvae.checking import examples
 from tinyvae.layers import Dense, Residual
 from tinyvae.objectives.objective import Objective, Terms
 from tinyvae.ops.activations import ACTIVATIONS
@@ -57,11 +58,13 @@ class Kind:
     def inputs(self, rows: int = ROWS, seed: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """x (rows, data), eps (rows K, latent), and labels (rows,) if the model is conditional."""
         rng = np.random.default_rng(seed)
+        likelihood = likelihoods.likelihood(self.model.get("likelihood", "bernoulli"))
         x = rng.uniform(0, 1, (rows, self.data_dim))
         try:
-            likelihoods.likelihood(self.model.get("likelihood", "bernoulli")).check(x.min(), x.max(), False)
+            likelihood.check(x.min(), x.max(), False)
+            likelihood.check_rows(x)
         except ValueError:
-            x = np.minimum(rng.poisson(2.0, x.shape), 3.0)  # counts
+            x = np.minimum(examples.data(likelihood, rng, *x.shape), 3.0)  # small counts, or what it draws
         eps = rng.standard_normal((rows * self.loss.samples, LATENT))
         return x, eps, np.arange(rows) % self.model["classes"] if "classes" in self.model else None
 
@@ -103,6 +106,9 @@ ORDINARY = [
     *(Kind(name, {"activation": name}) for name in ACTIVATIONS if ACTIVATIONS[name].reads_a),
     *(Kind(name, {"likelihood": name}) for name in likelihoods.names() if name not in ("bernoulli", "gaussian")),
     *(Kind(name, {}, name) for name in objectives.names() if name not in ("elbo", "iwae")),
+    Kind("mixed table", {
+        "activation": "tanh", "likelihood": "mixed:columns=gaussian:sigma=predicted*2+categorical*3+poisson*2",
+    }),
     Kind("gaussian, sigma of columns", {"likelihood": "gaussian:sigma=columns"}),
     Kind("elbo of two draws", {}, "elbo:draws=2"),
     Kind("free bits of three draws", GAUSSIAN, "elbo:free_bits=0.1,draws=3"),

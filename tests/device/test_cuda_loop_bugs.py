@@ -106,6 +106,9 @@ BUGS = [
     Bug("the largest is at least 0", "float most = a[0];", "float most = 0;", largest),
     Bug("the largest of half a row", "WARP / 2; distance > 0; distance /= 2)\n        most",
         "WARP / 4; distance > 0; distance /= 2)\n        most", largest),
+    Bug("a group begins one column late", "begin = first[n % groups],", "begin = first[n % groups] + 1,", largest),
+    Bug("a group's last column is left out", "column < end; column++) out", "column < end - 1; column++) out", largest),
+    Bug("groups of the first row only", "(n / groups) * columns", "0 * columns", largest),
     Bug("pixels are not scaled", "+ n % columns] * scale;", "+ n % columns];", pixels),
     Bug("rows are not shuffled", "data[rows[n / columns] * columns", "data[(long long)(n / columns) * columns", pixels),
 ]  # fmt: skip

@@ -75,6 +75,8 @@ CALLS: dict[str, tuple[str, list[np.ndarray], Call]] = {
     "halves": ("halves", [normal(N, 2 * D)], lambda k, a: k.halves(a)),
     "zeros": ("zeros", [normal(N, D)], lambda k, a: a + k.zeros(N, D)),
     "row_max": ("row_max", [normal(N, D)], lambda k, a: k.row_max(a)),
+    "group_max": ("group_max", [normal(N, D)], lambda k, a: k.group_max(a, (D - 1, 1))),
+    "group_sum": ("group_sum", [normal(N, D)], lambda k, a: k.group_sum(a, (1, D - 1))),
     "total": ("total", [normal(N, D)], lambda k, a: k.total(a)),
     "gather": ("gather", [np.arange(7 * D, dtype=np.uint8).reshape(7, D), np.array([6, 0, 3, 3, 1]), nan(N, D)],
         lambda k, data, rows, x: (k.gather(data, rows, 1 / 255, x), x)[1]),

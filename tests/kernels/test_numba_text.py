@@ -38,6 +38,28 @@ def test_each_number_is_a_line_in_the_loops_own_precision() -> None:
     ]  # fmt: skip
 
 
+def test_what_is_made_of_single_numbers_alone_stands_before_the_loop() -> None:
+    """Conditions on it would each make two loops of one: LLVM took minutes for this formula."""
+    f = lambda a, s: a * where(exp(s) > 0.5, exp(-s), 2 + s) + s
+    body = body_of(Loop([formula(f)]), "float32", frozenset("s"))
+    assert body.once[-1] == "t5 = where(t1, t3, t4)"
+    assert body.kept == ["t5"]
+    assert body.lines == ["t6 = in_a * t5", "t7 = t6 + in_s"]
+
+    def long(a, s):
+        for _ in range(12):
+            s = maximum(minimum(exp(-s), 2.0), -log1p(abs(s))) + where(isnan(double(s)), 0.0, s)
+        return a * s, double(s)
+
+    a, s = np.full((2, 3), 2, "f4"), np.array([0.3], "f4")
+    loop = Loop([formula(long)], sums=[formula(long)])
+    made = NumbaKernels("float32").map(loop, a=a, s=s)
+    for got, truth in zip(made, Reference(np, "float32").map(loop, a=a, s=s), strict=True):
+        assert_within(got, truth, 1e-4 * np.abs(truth))
+    assert "once(a1[0])" in text_of(loop, "float32", (MATRIX, Place(Operand.CELL), MATRIX, MATRIX), False)
+    assert "once(a1)" in text_of(loop, "float32", (MATRIX, Place(Operand.NUMBER), MATRIX, MATRIX), False)
+
+
 def test_the_logarithm_of_the_bernoulli_is_the_short_one_and_no_other_is() -> None:
     assert lines(lambda a: log1p(exp(-abs(a))))[-1] == "t3 = log1p_unit32(t2)"
     assert lines(lambda a: log1p(exp(abs(a))))[-1] == "t2 = log1p32(t1)"

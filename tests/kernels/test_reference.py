@@ -115,6 +115,8 @@ def test_a_loop_is_the_formula_of_each_number(seed: int, shape: Any, draws: int)
 def test_the_others() -> None:
     a = np.arange(6.0).reshape(2, 3)
     assert K.row_max(a).tolist() == [[2], [5]]
+    assert K.group_max(a, (1, 2)).tolist() == [[0, 2, 2], [3, 5, 5]]
+    assert K.group_sum(a, (2, 1)).tolist() == [[1, 1, 2], [7, 7, 5]]
     assert K.total(a).tolist() == [15]
     assert K.squared_norm(a.reshape(-1)).tolist() == [55]
     assert [h.tolist() for h in K.halves(a[:, :2])] == [[[0], [3]], [[1], [4]]]

@@ -12,11 +12,39 @@ from tinyvae.backend import get_backend
 from tinyvae.checking.agreement import usable_kernels
 from tinyvae.likelihoods.likelihood import Likelihood
 
+NODES, WEIGHTS = special.roots_legendre(64)  # exact to 1e-15 for an exponential function that falls by e^-50
+
+
+def continuous_bernoulli(x: Any, logits: Any) -> np.ndarray:
+    """x l - log of the integral of e^(t l) over [0, 1], by Gauss's quadrature of where it is not below e^-50."""
+    a = np.abs(logits)
+    end = np.minimum(1, 50 / np.maximum(a, 1))
+    t = end[..., None] * (1 + NODES) / 2
+    integral = end / 2 * (np.exp(-a[..., None] * t) @ WEIGHTS)  # of e^-at: on the side where it falls
+    return x * logits - np.maximum(logits, 0) - np.log(integral)
+
+
+def discretized_logistic(x: Any, mean: Any, log_scale: Any) -> np.ndarray:
+    """log of the difference of two values of SciPy's logistic distribution, on the side where both are small."""
+    scale, half = np.exp(np.clip(log_scale, -12, 12)), 1 / 510
+    u, v = (x + half - mean) / scale, (x - half - mean) / scale
+    u, v = np.where(x > 1 - half, np.inf, u), np.where(x < half, -np.inf, v)
+    large, small = np.where(u + v > 0, -v, u), np.where(u + v > 0, -u, v)  # of infinities, u + v is the other's sign
+    log_large, log_small = stats.logistic.logcdf(large), stats.logistic.logcdf(small)
+    return log_large + np.log(-np.expm1(log_small - log_large))
+
+
 # name -> log p(x) of each number, from what the decoder says and the own parameters, by their names
 ORACLES: dict[str, Callable[..., np.ndarray]] = {
     "bernoulli": lambda x, logits: stats.bernoulli.logpmf(x, special.expit(logits)),
+    "continuous-bernoulli": continuous_bernoulli,
+    "categorical": lambda x, logits: x * special.log_softmax(logits, axis=1),  # of one group
+    "discretized-logistic": discretized_logistic,
     "gaussian": lambda x, mean, logvar: stats.norm.logpdf(x, mean, np.exp(logvar / 2)),
     "laplace": lambda x, median, log_scale: stats.laplace.logpdf(x, median, np.exp(log_scale)),
+    "mixed": lambda x, numbers, **own: stats.norm.logpdf(
+        x, numbers, np.exp(own["gaussian.0.logvar"] / 2)
+    ),  # its default
     "negative-binomial": lambda x, log_mean, log_dispersion: stats.nbinom.logpmf(
         x, np.exp(log_dispersion), special.expit(log_dispersion - log_mean)
     ),

@@ -151,7 +151,7 @@ PREDICTED = "make one number for each of the data, but the likelihood needs mean
         ({"hidden": 5}, r"hidden must be a list of widths, such as \[400\], not 5"),
         ({"decoder_hidden": (5, "x")}, "decoder_hidden .* not 'x'"),
         ({"activation": "swosh"}, "activation must be one of linear, relu, .* not 'swosh'"),
-        ({"likelihood": "cauchy"}, "likelihood must be one of bernoulli, gaussian, .* not 'cauchy'"),
+        ({"likelihood": "cauchy"}, "likelihood must be one of bernoulli, .* not 'cauchy'"),
         ({"tied": True, "decoder_hidden": (3,)}, r"mirrors the encoder: decoder_hidden must be \(4,\)"),
         ({"tied": True, "likelihood": "gaussian:sigma=predicted"}, f"tied weights {PREDICTED}"),
         ({"tied": True, "batch_norm": True}, "tied weights do not go with batch normalization"),

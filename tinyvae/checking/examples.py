@@ -80,14 +80,16 @@ def one_of_each_kind() -> list[Activation]:
 
 
 def data(likelihood: Likelihood, rng: np.random.Generator, *shape: int) -> np.ndarray:
-    """Data that the likelihood allows, in float64: real numbers, counts, or what lies in [0, 1]."""
+    """Data that the likelihood allows, in float64: real numbers, counts, what lies in [0, 1], or else what it draws."""
     for x in (rng.standard_normal(shape), rng.poisson(3.0, shape).astype(float), rng.uniform(0, 1, shape)):
         try:
             likelihood.check(float(x.min()), float(x.max()), bool((x == np.floor(x)).all()))
+            likelihood.check_rows(x)
         except ValueError:
             continue
         return x
-    raise ValueError(f"{text(likelihood)} allows neither real numbers, nor counts, nor what lies in [0, 1]")
+    own = {p.name: np.full(p.shape, p.start(rng) if callable(p.start) else p.start) for p in likelihood.own(shape[-1])}
+    return likelihood.draw(own, rng.standard_normal((*shape[:-1], likelihood.output_width(shape[-1]))), rng)
 
 
 def _values(kind: Any, field: Any, cls: type) -> Sequence[Any]:

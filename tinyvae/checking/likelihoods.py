@@ -21,13 +21,15 @@ from tinyvae.checking.finite_differences import gradcheck
 from tinyvae.checking.replay import check_replayed
 from tinyvae.formula import Formula
 from tinyvae.kernels.contract import Kernels
+from tinyvae.kernels.reference import Reference
 from tinyvae.likelihoods.likelihood import Likelihood
 
-DATA, DRAWS = 3, 20_000
+DATA, DRAWS = 3, 20_000  # of columns as many, or the next number that can be
 DEVIATIONS = 6  # standard errors: a right likelihood is beyond them once in 1e9 times
 TOLERANCE = {"float32": 1e-4, "float64": 1e-9}  # of the number, and in nats
 FAR = (1e-4, 1.0, 10.0, 30.0, 100.0, 1e4)  # what a decoder may say, with either sign, and still be no error
 FAR_OFF = 1e-6  # there float64 may differ by so much at least: terms of 1e9 cancel, where counts are 1e7
+STEP_OFF = 1e-6  # of a step: what its rounding may move a draw by
 LARGE = 1e30  # beyond it float32 may be infinite
 
 
@@ -82,23 +84,29 @@ def _check_form(of: Likelihood) -> None:
         raise ValueError(
             f"{name} must be a dataclass; its fields are options, and cannot be changed: {error}"
         ) from error
-    own = {p.name: p for p in of.own(DATA)}
+    data = of.some_columns(DATA)
+    own = {p.name: p for p in of.own(data)}
     for p in own.values():
-        if p.shape not in ((1,), (DATA,)):
+        if p.shape not in ((1,), (data,)) and not of.by_rows:
             raise ValueError(f"{name}: the parameter {p.name} must be one number (1,) or one a column, not {p.shape}")
     if not of.outputs:
         raise ValueError(f"{name}: outputs must name what the decoder says of each number of x")
+    if not of.by_rows:
+        _check_formulas(of, name, own)
+    text, said = parts.text_of(of), None
+    with contextlib.suppress(ValueError):
+        said = parts.part(likelihoods, Likelihood, text, known=(type(of),))
+    if said != of:
+        raise ValueError(f"{name}: its options do not come back from the text {text!r} that says them")
+
+
+def _check_formulas(of: Likelihood, name: str, own: dict[str, Any]) -> None:
     _check_formula(name, "nll", getattr(of, "nll", None), {"x", *of.outputs, *own, *of.fixed()})
     _check_backward(name, "slopes", getattr(of, "slopes", None), of.nll, of.outputs)
     if own or of.own_slopes is not None:
         _check_backward(name, "own_slopes", of.own_slopes, of.nll, tuple(own))
     if of.encoder_input is not None:
         _check_formula(name, "encoder_input", of.encoder_input, {"x"})
-    text, said = parts.text_of(of), None
-    with contextlib.suppress(ValueError):
-        said = parts.part(likelihoods, Likelihood, text, known=(type(of),))
-    if said != of:
-        raise ValueError(f"{name}: its options do not come back from the text {text!r} that says them")
 
 
 def _check_formula(name: str, what: str, f: Any, known: set[str]) -> None:
@@ -126,23 +134,24 @@ def _own(of: Likelihood, data: int, rng: np.random.Generator) -> dict[str, np.nd
 
 def _case(of: Likelihood, seed: int, n: int = 7, K: int = 1, spread: float = 1.0) -> Case:
     """x are draws under an output near 0, or as far from it as `spread` says."""
-    rng = np.random.default_rng(seed)
-    p = _own(of, DATA, rng)
-    output = spread * rng.standard_normal((n * K, len(of.outputs) * DATA))
+    rng, data = np.random.default_rng(seed), of.some_columns(DATA)
+    p = _own(of, data, rng)
+    output = spread * rng.standard_normal((n * K, of.output_width(data)))
     x = of.draw(p, output[::K], rng).astype("float64")
     return Case(p, output, x, rng.uniform(0.2, 2, (n * K, 1)))
 
 
 def _far(of: Likelihood, seed: int) -> Case:
     """Outputs far from 0, each alone, with x drawn near it, or as far as counts of 1e7."""
-    rng = np.random.default_rng(seed)
-    p, width = _own(of, DATA, rng), len(of.outputs) * DATA
-    near = np.repeat(rng.standard_normal((8, width)), len(of.outputs) * 2 * len(FAR), axis=0)
+    rng, data = np.random.default_rng(seed), of.some_columns(DATA)
+    p, width = _own(of, data, rng), of.output_width(data)
+    alone = range(width) if of.by_rows else [slice(i * data, (i + 1) * data) for i in range(len(of.outputs))]
+    near = np.repeat(rng.standard_normal((8, width)), len(alone) * 2 * len(FAR), axis=0)
     x = of.draw(p, near, rng).astype("float64")
-    places = np.indices((8, len(of.outputs), 2, len(FAR))).reshape(4, -1)
+    places = np.indices((8, len(alone), 2, len(FAR))).reshape(4, -1)
     output = near.copy()
     for row, (_, i, sign, j) in enumerate(places.T):
-        output[row, i * DATA : (i + 1) * DATA] = (1 - 2 * sign) * FAR[j]
+        output[row, alone[i]] = (1 - 2 * sign) * FAR[j]
     wide = rng.uniform(-16, 16, (200, width))
     x_wide = of.draw(p, wide, rng).astype("float64")
     output, x = np.concatenate([output, wide]), np.concatenate([x, x_wide])
@@ -151,7 +160,13 @@ def _far(of: Likelihood, seed: int) -> Case:
 
 
 def _formulas(of: Likelihood, case: Case, each: float) -> tuple[Pass, np.ndarray]:
-    """The oracle of all loops: the formulas on arrays, number by number; and nll of each number (n K, data)."""
+    """The oracle of all loops: the formulas on arrays, number by number; and nll of each number (n K, data).
+
+    Without formulas it is the likelihood's own pass on the readable kernels in float64, and nll of each row (n K, 1).
+    """
+    if of.by_rows:
+        found = _run(of, Reference(np, "float64"), case, each, bool(np.isnan(case.x).any()), only=True)
+        return found, found.loss[:, None]
     x = np.repeat(case.x, len(case.output) // len(case.x), axis=0)
     seen = ~np.isnan(x)
     case = case._replace(x=np.where(seen, x, 0.0))
@@ -182,15 +197,15 @@ def _value(of: Likelihood, f: Formula, case: Case) -> np.ndarray:
 
 def _checked_draws(of: Likelihood, seed: int) -> Case:
     """Many draws under one output."""
-    name, rng = type(of).__name__, np.random.default_rng(seed)
-    p = _own(of, DATA, rng)
-    row = rng.standard_normal((1, len(of.outputs) * DATA))
+    name, rng, data = type(of).__name__, np.random.default_rng(seed), of.some_columns(DATA)
+    p, width = _own(of, data, rng), of.output_width(data)
+    row = rng.standard_normal((1, width))
     output = np.repeat(row, DRAWS, axis=0)
     for dtype in TOLERANCE:
         x = of.draw({k: a.astype(dtype) for k, a in p.items()}, output[:5].astype(dtype), np.random.default_rng(seed))
         wrong = f"{name}: draw must give (rows, data) numbers of the output's precision"
         assert isinstance(x, np.ndarray), wrong
-        assert x.shape == (5, DATA), f"{wrong}, not {x.shape}"
+        assert x.shape == (5, data), f"{wrong}, not {x.shape}"
         assert x.dtype == dtype, f"{wrong}, {dtype}, not {x.dtype}"
     x = of.draw(p, output, np.random.default_rng(seed))
     again = of.draw(p, output, np.random.default_rng(seed))
@@ -198,14 +213,16 @@ def _checked_draws(of: Likelihood, seed: int) -> Case:
         f"{name}: draw must draw from the generator that it is given, and from nothing else"
     )
     assert np.isfinite(x).all(), f"{name}: draw gives numbers that are infinite or NaN"
-    whole = bool((x == np.floor(x)).all())
     try:
-        of.check(float(x.min()), float(x.max()), whole)
+        of.check(float(x.min()), float(x.max()), bool((x == np.floor(x)).all()))
+        of.check_rows(x)
     except ValueError as error:
         raise AssertionError(f"{name}: check refuses what draw drew ({error})") from error
-    assert whole or not of.discrete, f"{name}: discrete says that x are whole numbers, but draw gives others"
+    steps = x / of.step
+    of_whole = "whole numbers" if of.step == 1 else f"whole multiples of {of.step:.4g}"
+    whole = bool((np.abs(steps - np.round(steps)) <= STEP_OFF).all())
+    assert whole or not of.discrete, f"{name}: discrete says that x are {of_whole}, but draw gives others"
     start = of.start(x)
-    width = len(of.outputs) * DATA
     assert start is None or np.shape(start) == (width,), f"{name}: start must give ({width},) numbers, or None"
     return Case(p, row, x, np.ones((1, 1)))
 
@@ -214,10 +231,13 @@ def _check_distribution(of: Likelihood, case: Case) -> None:
     """How many draws lie below a number must be the sum, or the integral, of e^-nll up to there."""
     name = type(of).__name__
     allowed = DEVIATIONS * 0.5 / math.sqrt(DRAWS)
-    for j in range(DATA):
+    if of.by_rows:
+        _check_rows(of, case, allowed)
+        return
+    for j in range(case.x.shape[1]):
         x = np.sort(case.x[:, j])
         if of.discrete:
-            at = np.arange(x[0], x[-1] + 1)
+            at = of.step * np.arange(round(x[0] / of.step), round(x[-1] / of.step) + 1)
             mass = _probability(of, case, at)[:, j]
             below = np.cumsum(mass)
         else:
@@ -227,7 +247,7 @@ def _check_distribution(of: Likelihood, case: Case) -> None:
             density = _probability(of, case, fine.ravel())[:, j].reshape(fine.shape)
             mass = np.diff(at) * ((density[:, :-1] + density[:, 1:]) / 2).mean(axis=1)
             below, at = np.cumsum(mass) + 1 / DRAWS, at[1:]
-        drawn = np.searchsorted(x, at, side="right") / DRAWS
+        drawn = np.searchsorted(x, at + STEP_OFF * of.step * of.discrete, side="right") / DRAWS
         off = np.abs(below - drawn)
         worst = int(np.argmax(np.where(np.isnan(off), np.inf, off)))
         what = "sum" if of.discrete else "integral"
@@ -237,8 +257,23 @@ def _check_distribution(of: Likelihood, case: Case) -> None:
         )
 
 
+def _check_rows(of: Likelihood, case: Case, allowed: float) -> None:
+    """How often a row is drawn must be e^-loss, if there are rows that are drawn again; where x are real numbers, only
+    the moments below tell."""
+    if of.discrete:
+        x, counts = np.unique(case.x, axis=0, return_counts=True)
+        output = np.repeat(case.output, len(x), axis=0)
+        mass = np.exp(-_formulas(of, Case(case.p, output, x, np.ones((len(x), 1))), 1.0)[0].loss)
+        off = np.abs(mass - counts / DRAWS)
+        worst = int(np.argmax(np.where(np.isnan(off), np.inf, off)))
+        assert off[worst] <= allowed, (
+            f"{type(of).__name__}: {counts[worst] / DRAWS:.3f} of the draws are {x[worst]}, but e^-loss is "
+            f"{mass[worst]:.3f}: draw, loss, or a constant in it is wrong"
+        )
+
+
 def _probability(of: Likelihood, case: Case, at: np.ndarray) -> np.ndarray:
-    x = np.repeat(at[:, None], DATA, axis=1)
+    x = np.repeat(at[:, None], case.x.shape[1], axis=1)
     return np.exp(-_value(of, of.nll, case._replace(x=x)))  # (len(at), data)
 
 
@@ -249,13 +284,20 @@ def _check_moments(of: Likelihood, case: Case) -> None:
     information = of.information(case.p, case.output)
     wrong = f"{name}: information must have the shape of the output, {case.output.shape}, not {np.shape(information)}"
     assert np.shape(information) == case.output.shape, wrong
+    if of.by_rows:
+        output = np.repeat(case.output, len(case.x), axis=0)
+        slope = _formulas(of, Case(case.p, output, case.x, np.ones((len(case.x), 1))), 1.0)[0].slopes
+        _same_mean(f"{name}: the slope by the output, over draws,", slope, np.zeros(slope.shape[1]))
+        _same_mean(f"{name}: the information of the output", slope**2, information[0])
+        return
+    data = case.x.shape[1]
     for i, (what, slope) in enumerate(zip(of.outputs, _values(of, of.slopes, case), strict=True)):
-        _same_mean(f"{name}: the slope by {what}, over draws,", slope, np.zeros(DATA))
-        part = information[0, i * DATA : (i + 1) * DATA]
+        _same_mean(f"{name}: the slope by {what}, over draws,", slope, np.zeros(data))
+        part = information[0, i * data : (i + 1) * data]
         _same_mean(f"{name}: the information of {what}", slope**2, part)
     if of.own_slopes is not None:
         for what, slope in zip(of.own_slopes.wrt, _values(of, of.own_slopes, case), strict=True):
-            _same_mean(f"{name}: the slope by {what}, over draws,", slope, np.zeros(DATA))
+            _same_mean(f"{name}: the slope by {what}, over draws,", slope, np.zeros(data))
 
 
 def _same_mean(what: str, values: np.ndarray, expected: np.ndarray) -> None:
@@ -305,7 +347,7 @@ def _check_loops(of: Likelihood, kernels: str, dtype: str, seed: int) -> None:
                 expected, _ = _formulas(of, here.astype("float64"), 0.25)
                 got = _run(of, k, here, 0.25, hide)
                 _compare(got, expected, TOLERANCE[dtype], what)
-                unseen = np.tile(np.repeat(np.isnan(here.x), K, axis=0), len(of.outputs))
+                unseen = np.repeat(of.unseen(here.x), K, axis=0)
                 assert not got.slopes[unseen].any(), f"{what}: a number that was not observed has a slope"
                 _check_encoded(of, k, here, hide, what)
     far = _far(of, seed).astype("float32").astype(dtype)
@@ -322,14 +364,16 @@ def _arrays(case: Case) -> list[np.ndarray]:
     return [*case.p.values(), case.output, case.x, case.weight]
 
 
-def _run(of: Likelihood, k: Kernels, case: Case, each: float, missing: bool) -> Pass:
-    """As a training step does it; the loss alone and the slopes alone must be the same."""
+def _run(of: Likelihood, k: Kernels, case: Case, each: float, missing: bool, only: bool = False) -> Pass:
+    """As a training step does it; the loss alone and the slopes alone must be the same, unless it is asked for only."""
     name = type(of).__name__
     wide = lambda a: np.array(a, dtype="float64")
     k.begin("check", len(case.output), missing)
     loss, back = of.forward(k, case.p, case.output, case.x, each, missing)
     loss, g = wide(loss), {key: np.full_like(a, np.nan) for key, a in case.p.items()}
     slopes = wide(back(case.weight, g))
+    if only:
+        return Pass(loss, slopes, {key: wide(a) for key, a in g.items()})
     k.begin("loss", len(case.output), missing)
     alone = wide(of.loss(k, case.p, case.output, case.x, missing))
     _near(alone, loss, 1e-5, f"{name}: loss and forward differ: the loss")
@@ -360,7 +404,10 @@ def _near(got: np.ndarray, expected: np.ndarray, tolerance: float, what: str) ->
 
 def _check_encoded(of: Likelihood, k: Kernels, case: Case, missing: bool, what: str) -> None:
     x = np.where(np.isnan(case.x), 0, case.x).astype("float64")
-    expected = x if of.encoder_input is None else of.encoder_input(x)
+    if of.by_rows:
+        expected = of.encoded(Reference(np, "float64"), case.x.astype("float64"), missing)
+    else:
+        expected = x if of.encoder_input is None else of.encoder_input(x)
     assert np.isfinite(expected).all(), f"{what}: what the encoder sees is not finite"
     got = np.array(of.encoded(k, case.x, missing), dtype="float64")
     _near(got, expected, 1e-6, f"{what}: what the encoder sees")
@@ -397,4 +444,4 @@ def _check_start(of: Likelihood, case: Case) -> None:
     told = lambda output: _formulas(of, case._replace(output=np.tile(output, (len(case.x), 1))), 1.0)[0].loss.mean()
     at_start, at_zero = told(start), told(0 * start)
     worse = f"{name}: at its start the loss is {at_start:.6g}, more than at 0, where it is {at_zero:.6g}"
-    assert at_start <= at_zero + 0.01 * DATA, worse
+    assert at_start <= at_zero + 0.01 * case.x.shape[1], worse

@@ -61,6 +61,10 @@ ARCHITECTURES = (
     ModelCase("gaussian, sigma predicted, not all observed", {
         "hidden": (5,), "activation": "elu", "likelihood": "gaussian:sigma=predicted",
     }, "iwae:draws=2", missing=True),
+    ModelCase("mixed table, not all observed", {
+        "hidden": (5,), "activation": "tanh",
+        "likelihood": "mixed:columns=gaussian:sigma=predicted*2+categorical*3+negative-binomial*2",
+    }, "iwae:draws=2", missing=True),
     ModelCase("gaussian, tied", {"hidden": (5,), "likelihood": "gaussian", "tied": True}),
     ModelCase("gaussian, free bits", {"hidden": (5,), "likelihood": "gaussian"}, "elbo:beta=2,free_bits=0.2"),
     ModelCase("conditional", {"hidden": (5,), "activation": "elu", "classes": 4}),

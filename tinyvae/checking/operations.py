@@ -17,7 +17,7 @@ import numpy as np
 from tinyvae import ops
 from tinyvae.checking.finite_differences import Check, gradcheck
 from tinyvae.formula import Formula
-from tinyvae.ops import activations, convolution, dense, gaussian, importance, normalization
+from tinyvae.ops import activations, convolution, dense, gaussian, groups, importance, normalization
 
 Arrays = dict[str, np.ndarray]
 N, D, K = 5, 4, 3  # batch, wide, narrow: all different, so that a transpose shows
@@ -29,7 +29,7 @@ def check_operations(seed: int = 0) -> Iterator[Check]:
     """One Check for each input of each operation, named "operation: input"."""
     for backward in formula_pairs():
         yield from _formula(backward, np.random.default_rng(seed))
-    for case in (_dense, _free_bits, _batch_norm, _log_prior_over_q, _bound):
+    for case in (_dense, _free_bits, _batch_norm, _log_prior_over_q, _bound, _groups):
         yield from case(np.random.default_rng(seed))
     for stride, pad in WINDOWS:
         yield from _conv2d(stride, pad, np.random.default_rng(seed))
@@ -102,6 +102,17 @@ def _bound(rng: np.random.Generator) -> Iterator[Check]:
     dbound = rng.standard_normal((N, 1))
     grads = {"log_w": importance.bound_backward(dbound, p["log_w"])}
     yield from _report(rng, "bound", lambda: dbound[:, 0] * importance.bound_forward(p["log_w"]), p, grads)
+
+
+def _groups(rng: np.random.Generator) -> Iterator[Check]:
+    of = (1, 4, 2)
+    p = _normals(rng, a=(N, sum(of)))
+    dy = rng.standard_normal(p["a"].shape)
+    for name, forward, da in [
+        ("group sum", groups.group_sum, groups.group_sum_backward(dy, of)),
+        ("log sum exp", groups.log_sum_exp_forward, groups.log_sum_exp_backward(dy, p["a"], of)),
+    ]:
+        yield from _report(rng, name, lambda f=forward: dy * f(p["a"], of), p, {"a": da})
 
 
 def _conv2d(stride: int, pad: int, rng: np.random.Generator) -> Iterator[Check]:

@@ -42,11 +42,11 @@ def check_replayed(part: Layer | Likelihood | Objective, name: str) -> None:
         return
     options: dict[str, Any] = around(part) if isinstance(part, Layer) else {**OPTIONS}
     if isinstance(part, Likelihood):
-        options["likelihood"] = part
+        options |= {"likelihood": part, "data_dim": part.some_columns(DATA)}
     objective = (part if isinstance(part, Objective) else ELBO()).on(ROWS * STEPS)
     models = [VAE(**options, kernels="numpy", seed=0) for _ in range(2)]
     rng, of = np.random.default_rng(0), models[0]
-    x, eps = np.empty((ROWS, DATA), "f4"), np.empty((ROWS * objective.samples, LATENT), "f4")
+    x, eps = np.empty((ROWS, of.data_dim), "f4"), np.empty((ROWS * objective.samples, LATENT), "f4")
     y = np.arange(ROWS) % of.classes if of.classes else None
     for step in range(STEPS):
         x[...], eps[...] = examples.data(of.likelihood, rng, *x.shape), rng.standard_normal(eps.shape)

@@ -81,6 +81,9 @@ def run(args: argparse.Namespace) -> int:
     if args.nll_samples:
         x = np.concatenate([to_host(x).copy() for x, _, _ in batches.in_order(config.seed)])  # (rows, data)
         found |= _log_likelihood(args, trained, x, dataset.y_test if model.architecture.classes else None)
+    if model.likelihood.bits:
+        nats = -found["log_likelihood"] if args.nll_samples else result.nll + result.kl
+        found["bits_per_dimension"] = model.likelihood.bits_per_dimension(nats, model.data_dim)
     if is_cross_entropy(config, dataset):
         found["note"] = (
             f"{type(model.likelihood).__name__} on grey values: these are cross-entropies, not log-likelihoods"
@@ -163,6 +166,9 @@ def _print_table(found: dict[str, Any], samples: int, meaning: str) -> None:
                 table, f"{name}, repaired", found, "repaired_", "those from a mixture fitted to each one's posterior"
             )
             table.add_row("cannot be trusted", f"{found['repaired_distrusted']:,}", f"{of_rows}, even so")
+    if "bits_per_dimension" in found:
+        of = "-log p(x|y)" if samples and found["conditional"] else "-log p(x)" if samples else "nll + kl"
+        table.add_row("bits per dimension", f"{found['bits_per_dimension']:.3f}", f"{of} / (numbers of a row * log 2)")
     console = Console(highlight=False, soft_wrap=True, emoji=False)
     console.print(f"{found['run']} after epoch {found['epoch']}, on {found['rows']:,} test rows", markup=False)
     console.print(table)

@@ -272,12 +272,14 @@ def build(config: Config, dataset: Dataset, reporter: Reporter) -> tuple[Config,
 
 def check_support(model: VAE, dataset: Dataset) -> None:
     """Raises DataError if the likelihood cannot have made the data."""
-    if model.likelihood.interval is not None:
+    if model.likelihood.interval is not None and model.likelihood.bytes == "pixels":
         check_unit_interval(dataset, f"a {type(model.likelihood).__name__} likelihood")
     else:
         check_representable(dataset, model.dtype.name)
     try:
         model.architecture.check_support(*dataset.range(), dataset.is_whole() if model.likelihood.discrete else None)
+        for x in dataset.chunks():
+            model.likelihood.check_rows(x)
     except ValueError as error:
         raise DataError(f"{dataset.name}: {error}") from error
 

@@ -44,8 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option(g, "--conditional", "the labels go into encoder and decoder: p(x|z, y), any label on demand",
            action="store_true")
     option(g, "--likelihood", f"p(x|z): {', '.join(likelihoods.names())}, with options as in gaussian:sigma=predicted; "
-           "bernoulli is for x in [0, 1], gaussian and laplace for real x, the others for counts; or ./mine.py:Mine, a "
-           "class of your own (default: bernoulli; two-gaussians: gaussian:sigma=fixed:0.5)", metavar="NAME[:OPTIONS]")
+           "bernoulli and continuous-bernoulli are for x in [0, 1], discretized-logistic for pixels of 8 bits over "
+           "255, gaussian and laplace for real x, poisson and negative-binomial for counts, categorical:groups=3+4 for "
+           "one-hot columns, and mixed:columns='gaussian*2+bernoulli*1+categorical*4' for tables of columns of all "
+           "kinds, from left to right; or ./mine.py:Mine, a class of your own (default: bernoulli; two-gaussians: "
+           "gaussian:sigma=fixed:0.5)", metavar="NAME[:OPTIONS]")
     option(g, "--sigma", "short for that option of the Gaussian: fixed:VALUE, learned (one number), columns (one for "
            "each column), or predicted (one for each output) (default: learned; two-gaussians: fixed:0.5)",
            metavar="HOW")

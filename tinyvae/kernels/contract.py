@@ -3,7 +3,7 @@
     product, back, gradient       a dense layer: y = f(x W + b), da_below = (da W^T) f'(below), dW = x^T da
     convolve, spread, ...         a convolution and its adjoint, with the same ends
     map                           formulas over a matrix, with sums along rows and over columns: see `tinyvae.loop`
-    row_max, total, scatter       what is no formula
+    row_max, group_sum, ...       what is no formula
 
 Matrices are (rows, columns). What flows between layers are `Rows`: numbers y, and the activation that made them. A
 layer is handed the gradient before its own activation and makes that of the layer below; so the slope below goes into
@@ -177,6 +177,17 @@ class Kernels(Protocol):
 
     def row_max(self, a: Array) -> Array:
         """The largest of each row: (rows, columns) -> (rows, 1)."""
+        ...
+
+    def group_max(self, a: Array, groups: tuple[int, ...]) -> Array:
+        """The largest of each number's group of neighbouring columns: (rows, columns) -> (rows, columns).
+
+        groups: how many columns each has, together all of them.
+        """
+        ...
+
+    def group_sum(self, a: Array, groups: tuple[int, ...]) -> Array:
+        """The sum of each number's group: (rows, columns) -> (rows, columns)."""
         ...
 
     def total(self, a: Array) -> Array:

@@ -16,11 +16,13 @@ from tinyvae.kernels.contract import Lookup, Window
 from tinyvae.kernels.cuda.launch import program, source
 from tinyvae.kernels.cuda.table import THREADS, tiles
 from tinyvae.kernels.cuda.text import Place, text_of
+from tinyvae.kernels.domain import checked_groups
 from tinyvae.kernels.ends import itself
 from tinyvae.kernels.operands import Operand, operand
 from tinyvae.kernels.prepared import Job, Op, Prepared
 from tinyvae.kernels.remembered import Call, Memory, Setters, Step, same_memory
 from tinyvae.loop import Loop
+from tinyvae.ops.groups import starts
 
 WARP = 32
 MOST_BLOCKS = 4096  # of a kernel whose threads go on to further numbers
@@ -48,6 +50,7 @@ class CudaKernels(Prepared):
         self.xp = xp
         self.matmul = lambda a, b, out: xp.matmul(a, b, out=out)
         self.add = xp.add
+        self.firsts: dict[tuple[int, ...], Array] = {}
         self.moves = program(xp, source("common.cu", "moves.cu"))
 
     def new_memory(self, size: int) -> Array:
@@ -167,6 +170,23 @@ class CudaKernels(Prepared):
         grid = (tiles(rows, THREADS // WARP), 1)
         steps.append(self.moves.step("row_max", grid, a=a, largest=out, rows=rows, columns=columns))
         return Call(steps, out)
+
+    def _prepare_groups(self, memory: Memory, what: Op, a: Array) -> Call:
+        steps: list[Step] = []
+        groups, a = checked_groups(a, what.of), self._whole(a, memory, steps)
+        out = memory(*a.shape)
+        size = a.shape[0] * len(groups)
+        given = {"groups": len(groups), "columns": a.shape[1], "size": size}
+        steps.append(self._move(what.name, size, a=a, first=self._first(groups), out=out, **given))
+        return Call(steps, out)
+
+    def _first(self, groups: tuple[int, ...]) -> Array:
+        """Where each group begins, and where the last one ends: on the device, written there once."""
+        if groups not in self.firsts:
+            first = self.firsts[groups] = self.xp.empty(len(groups) + 1, dtype="int64")
+            for i, column in enumerate(starts(groups)):
+                first[i : i + 1].fill(column)
+        return self.firsts[groups]
 
     def _prepare_total(self, memory: Memory, what: Any, a: Array) -> Call:
         return self._sum(memory, TOTAL, a)

@@ -67,6 +67,13 @@ def check_dtypes(operands: Iterable[Any], dtype: Any) -> None:
             raise TypeError(f"an operand must be an array of {dtype} or a number, not {_kind(table)}")
 
 
+def checked_groups(a: Array, groups: tuple[int, ...]) -> tuple[int, ...]:
+    """The groups. Raises ValueError if these are not all of the columns of `a`."""
+    if a.ndim != 2 or min(groups, default=0) < 1 or sum(groups) != a.shape[1]:
+        raise ValueError(f"groups of {groups} columns do not fit an array of shape {a.shape}")
+    return groups
+
+
 def _kind(a: Any) -> str:
     return f"an array of {a.dtype}" if hasattr(a, "dtype") else repr(a)
 

@@ -11,11 +11,12 @@ import numpy as np
 
 from tinyvae.backend import Array
 from tinyvae.kernels.contract import Lookup, Rows, Window
-from tinyvae.kernels.domain import address, check_dtypes, domain, seen_as
+from tinyvae.kernels.domain import address, check_dtypes, checked_groups, domain, seen_as
 from tinyvae.kernels.ends import COLUMN_SUMS, backward_end, forward_end
 from tinyvae.kernels.remembered import Call, Memory, Remembered, Setters, Step, same_memory
 from tinyvae.loop import Loop
 from tinyvae.ops.activations import Activation
+from tinyvae.ops.groups import starts
 
 
 class Job(NamedTuple):
@@ -344,6 +345,23 @@ class Prepared(Remembered):
     def _prepare_row_max(self, memory: Memory, what: Any, a: Array) -> Call:
         out = memory(a.shape[0], 1)
         return Call([(np.maximum.reduce, [a, 1, None, out, True])], out)
+
+    def group_max(self, a: Array, groups: tuple[int, ...]) -> Array:
+        """(rows, columns)."""
+        return self.do(op("group_max", groups), self._prepare_groups, a)
+
+    def group_sum(self, a: Array, groups: tuple[int, ...]) -> Array:
+        """(rows, columns)."""
+        return self.do(op("group_sum", groups), self._prepare_groups, a)
+
+    def _prepare_groups(self, memory: Memory, what: Op, a: Array) -> Call:
+        """One number for each group, which its columns then take."""
+        groups = checked_groups(a, what.of)
+        ufunc: Any = {"group_max": np.maximum, "group_sum": np.add}[what.name]
+        found, out = memory.for_now(a.shape[0], len(groups)), memory(*a.shape)
+        of_column = np.repeat(np.arange(len(groups)), groups)
+        steps = [(ufunc.reduceat, [a, starts(groups)[:-1], 1, None, found])]
+        return Call([*steps, (np.take, [found, of_column, 1, out, "clip"])], out)
 
     def total(self, a: Array) -> Array:
         """(1,)."""

@@ -8,10 +8,11 @@ from typing import Any
 
 from tinyvae.backend import Array
 from tinyvae.kernels.contract import Lookup, Rows, Window
-from tinyvae.kernels.domain import check_dtypes, domain
+from tinyvae.kernels.domain import check_dtypes, checked_groups, domain
 from tinyvae.kernels.ends import backward_end, forward_end
 from tinyvae.loop import Loop
 from tinyvae.ops import convolution
+from tinyvae.ops import groups as _groups
 from tinyvae.ops.activations import LINEAR, Activation
 
 
@@ -173,6 +174,14 @@ class Reference:
     def row_max(self, a: Array) -> Array:
         """(rows, 1)."""
         return a.max(axis=1, keepdims=True)
+
+    def group_max(self, a: Array, groups: tuple[int, ...]) -> Array:
+        """(rows, columns)."""
+        return _groups.group_max(a, checked_groups(a, groups))
+
+    def group_sum(self, a: Array, groups: tuple[int, ...]) -> Array:
+        """(rows, columns)."""
+        return _groups.group_sum(a, checked_groups(a, groups))
 
     def total(self, a: Array) -> Array:
         """(1,)."""

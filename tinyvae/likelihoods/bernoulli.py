@@ -15,7 +15,7 @@ from tinyvae.backend import Array, to_host
 from tinyvae.formula import backward_of, exp, formula, log1p, maximum, sigmoid
 from tinyvae.layers.layer import Views
 from tinyvae.likelihoods.likelihood import Factors, Likelihood
-from tinyvae.likelihoods.support import into_unit_interval, shown, totals
+from tinyvae.likelihoods.support import check_unit_interval, totals
 
 
 @formula
@@ -49,11 +49,7 @@ class Bernoulli(Likelihood):
 
     def check(self, smallest: float, largest: float, whole: bool | None = None) -> None:
         """Raises ValueError outside [0, 1], with the line that most likely brings the data there."""
-        if smallest < 0 or largest > 1:
-            raise ValueError(
-                f"the data lies in [{shown(smallest)}, {shown(largest)}], but a Bernoulli likelihood needs [0, 1]; "
-                f"{into_unit_interval(smallest, largest, whole)}"
-            )
+        check_unit_interval("a Bernoulli likelihood", smallest, largest, whole)
 
     def start(self, x: np.ndarray) -> np.ndarray:
         """The logit of each column's mean (Burda et al. 2016), with half a 0 and half a 1 more."""

@@ -105,6 +105,10 @@ class Gaussian(Likelihood):
         """With one learned sigma for a predicted one."""
         return Gaussian() if self.sigma == "predicted" else self
 
+    def apart(self) -> "Gaussian":
+        """With a sigma for each column."""
+        return Gaussian("columns") if self.sigma == "learned" else self
+
     def check(self, smallest: float, largest: float, whole: bool | None = None) -> None:
         """Any real number will do."""
 

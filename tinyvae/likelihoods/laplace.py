@@ -73,6 +73,10 @@ class Laplace(Likelihood):
         value = learned_or_fixed("scale", self.scale)
         return {} if value is None else {"log_scale": math.log(value)}
 
+    def apart(self) -> "Laplace":
+        """With a scale for each column."""
+        return Laplace("columns") if self.scale == "learned" else self
+
     def check(self, smallest: float, largest: float, whole: bool | None = None) -> None:
         """Any real number will do."""
 

@@ -9,8 +9,12 @@ of it (its `outputs`, by name), and of parameters of the likelihood's own:
 
 The rest follows: the loss of a row is the sum over its numbers, slopes are made in the pass that makes the loss. x that
 is NaN was not observed: it adds nothing to the loss, has no slope, and the encoder sees 0 in its place.
+
+Numbers that are not independent, or not of one kind, have no such formulas. Their likelihood says `by_rows`, and has
+`loss`, `slope`, `forward` and `encoded` of its own.
 """
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -53,12 +57,24 @@ class Likelihood:
     own_slopes: ClassVar[Formula | None] = None
     encoder_input: ClassVar[Formula | None] = None  # what the encoder sees of x; None: x itself
     replayed: ClassVar[bool] = False  # see `Layer`
+    by_rows: ClassVar[bool] = False  # whether it has passes of its own over whole rows, and no formulas of one number
     captured: ClassVar[str | None] = None  # its kernel in kernels.cu, where the captured step on a GPU has one
     scale_matters: ClassVar[bool] = False  # whether data far from unit size trains badly: real x, no counts or pixels
     interval: ClassVar[tuple[float, float] | None] = None  # where x lies, if that is bounded
     discrete: ClassVar[bool] = False  # whether e^-nll is a probability; else it is a density
+    step: ClassVar[float] = 1.0  # from one value of a discrete x to the next
+    bits: ClassVar[bool] = False  # whether bits for each dimension mean anything: all values of a pixel are known
+    bytes: ClassVar[str] = "pixels"  # what bytes as data are: pixels (x = byte / 255), counts or codes (x = byte)
 
     # --------------------------------------------------------------------------------------------------- what differs
+
+    def output_width(self, data_dim: int) -> int:
+        """How many numbers the decoder must make for so many columns. Raises ValueError if these cannot be."""
+        return len(self.outputs) * data_dim
+
+    def some_columns(self, wanted: int) -> int:
+        """A number of columns that can be: `wanted`, or the next that its options allow."""
+        return wanted
 
     def own(self, data_dim: int) -> Iterator[Param]:
         """Parameters of its own, one (1,) or one for each column (data,)."""
@@ -74,8 +90,19 @@ class Likelihood:
         whole: all x are whole numbers (None: not known).
         """
 
+    def check_rows(self, x: Array) -> None:
+        """Raises ValueError, with what to do, if rows x (rows, data), NaN where not observed, cannot come from p(x|z)
+        although their smallest and largest number can.
+        """
+
     def shared(self) -> "Likelihood":
         """The same, without a number of its own for each x: for so few rows that these could be copied."""
+        return self
+
+    def apart(self) -> "Likelihood":
+        """The same, with a parameter of its own for each column where it has one for all: for columns without a unit in
+        common.
+        """
         return self
 
     def start(self, x: np.ndarray) -> np.ndarray | None:
@@ -96,7 +123,23 @@ class Likelihood:
         """Fisher's information of each output, E[(d nll / d output)^2] over x from p(x|z), as output."""
         raise NotImplementedError
 
+    def curvature(self, p: Views, output: Array, J: Array) -> Array:
+        """J F J^T of each row, where F is Fisher's information of all outputs together; here only their own.
+
+        J (rows, latent, outputs data), float64 -> (rows, latent, latent)
+        """
+        J = J * array_module(output).sqrt(self.information(p, output).astype("float64"))[:, None]
+        return J @ J.transpose(0, 2, 1)
+
     # ------------------------------------------------------------------------------------------------- what is the same
+
+    def observed(self, x: Array) -> Array:
+        """Which numbers of x (rows, data) have a part in the loss."""
+        return ~array_module(x).isnan(x)
+
+    def unseen(self, x: Array) -> Array:
+        """Which outputs are of numbers that were not observed: (rows, data) -> (rows, outputs data)."""
+        return array_module(x).concatenate([~self.observed(x)] * len(self.outputs), axis=1)
 
     def parts(self, output: Array) -> dict[str, Array]:
         """What the decoder says, by name: views (rows, data) on output (rows, outputs data)."""
@@ -109,6 +152,10 @@ class Likelihood:
         """What the formulas read, by name, but for dnll."""
         every = {**p, **self.fixed(), **self.parts(output), "x": x}
         return {name: every[name] for f in formulas for name in f.inputs if name in every}
+
+    def bits_per_dimension(self, nats: float, data_dim: int) -> float:
+        """nats of a row / (data_dim log 2), for a likelihood of which `bits` says that it means anything."""
+        return nats / (data_dim * math.log(2))
 
     def encoded(self, k: Kernels, x: Array, missing: bool = False) -> Array:
         """What the encoder sees: (rows, data) -> (rows, data)."""
@@ -170,7 +217,7 @@ class Likelihood:
         xp = array_module(output)
         wide = lambda a: a.astype("float64")
         p, output, x = {name: wide(a) for name, a in p.items()}, wide(output), wide(x)
-        seen = ~xp.isnan(x)  # (rows, data)
+        seen = self.observed(x)  # (rows, data)
         x = xp.where(seen, x, 0)
         factors = self.factors(p, output, x)
         if factors is None:

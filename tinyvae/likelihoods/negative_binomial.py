@@ -92,6 +92,7 @@ class NegativeBinomial(Likelihood):
     own_slopes: ClassVar = negative_binomial_dlog_dispersion
     encoder_input: ClassVar = log_count
     discrete: ClassVar = True
+    bytes: ClassVar = "counts"
 
     def own(self, data_dim: int) -> Iterator[Param]:
         """log_dispersion, (data,)."""

@@ -47,6 +47,7 @@ class Poisson(Likelihood):
     slopes: ClassVar = poisson_nll_backward
     encoder_input: ClassVar = log_count
     discrete: ClassVar = True
+    bytes: ClassVar = "counts"
 
     def check(self, smallest: float, largest: float, whole: bool | None = None) -> None:
         """Raises ValueError for numbers that are no counts, with what to do."""

@@ -35,6 +35,15 @@ def into_unit_interval(low: float, high: float, whole: bool | None = None) -> st
     return f"scale it there: x = (x - x.min()) / (x.max() - x.min()); {real}"
 
 
+def check_unit_interval(who: str, smallest: float, largest: float, whole: bool | None = None) -> None:
+    """Raises ValueError if data between these is not in [0, 1]. whole: see `Likelihood.check`."""
+    if smallest < 0 or largest > 1:
+        raise ValueError(
+            f"the data lies in [{shown(smallest)}, {shown(largest)}], but {who} needs [0, 1]; "
+            f"{into_unit_interval(smallest, largest, whole)}"
+        )
+
+
 def check_counts(who: str, smallest: float, largest: float, whole: bool | None = None) -> None:
     """Raises ValueError if data between these is not made of counts. whole: see `Likelihood.check`."""
     if whole is None:

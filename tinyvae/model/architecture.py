@@ -46,7 +46,7 @@ class Architecture(Description):
             classes = checked_count("classes", classes)
         conv = _checked_widths("conv", conv)
         for what, given in (("tied weights", tied), ("convolutions", bool(conv))):
-            if given and len(likelihood.outputs) > 1:
+            if given and likelihood.output_width(data_dim) != data_dim:
                 raise ValueError(
                     f"{what} make one number for each of the data, but the likelihood needs "
                     f"{' and '.join(likelihood.outputs)}: use sigma 'learned' or 'fixed:VALUE'"
@@ -85,8 +85,7 @@ class Architecture(Description):
             decoder += self._hidden(f"decoder.{i}", self._dense(inward, outward, first=i == 0))
         last = len(self.decoder_hidden)
         if not convolutions:
-            width = len(self.likelihood.outputs) * self.data_dim
-            end = self._dense(widths[-1], width, first=last == 0, end=True)
+            end = self._dense(widths[-1], self.likelihood.output_width(self.data_dim), first=last == 0, end=True)
             return [*decoder, Named(f"decoder.{last}", end)]
         decoder += self._hidden(f"decoder.{last}", self._dense(widths[-1], flat, first=last == 0))
         for i, mirrored in enumerate(reversed(convolutions)):
@@ -161,7 +160,8 @@ class Architecture(Description):
     @property
     def decoder_widths(self) -> tuple[int, ...]:
         """Of the dense layers: from z to the outputs, or to where the convolutions begin."""
-        return (self.latent_dim, *self.decoder_hidden, self.encoder_widths[0] * len(self.likelihood.outputs))
+        last = self.encoder_widths[0] if self.conv else self.likelihood.output_width(self.data_dim)
+        return (self.latent_dim, *self.decoder_hidden, last)
 
     def as_arguments(self) -> str:
         """The widths, the likelihood, and what differs from the defaults."""

@@ -81,6 +81,7 @@ class Checked(Built):
             low, high, whole = self._extent(*bounds, ((x == xp.floor(x)) | unknown).all())
         if low <= high or not missing:  # else no number was observed
             self.architecture.check_support(low, high, bool(whole) if self.likelihood.discrete else None)
+            self.likelihood.check_rows(x)
         return missing
 
     def _extent(self, low: Array, high: Array, whole: Array) -> tuple[float, float, float]:

@@ -92,9 +92,11 @@ class Description:
         self.likelihood.check(smallest, largest, whole)
 
     def check_values(self, x: np.ndarray) -> None:
-        """`check_support` of numbers at hand. Raises ValueError."""
+        """`check_support` of numbers at hand; of rows (rows, data) also `Likelihood.check_rows`. Raises ValueError."""
         whole = bool((x == np.floor(x)).all()) if self.likelihood.discrete else None
         self.check_support(float(x.min()), float(x.max()), whole)
+        if x.ndim == 2:
+            self.likelihood.check_rows(x)
 
 
 def check_widths(encoder: Sequence[Named], decoder: Sequence[Named], likelihood: Likelihood) -> tuple[int, int]:
@@ -113,10 +115,11 @@ def check_widths(encoder: Sequence[Named], decoder: Sequence[Named], likelihood:
             if layer.inputs != width:
                 raise ValueError(f"{name} takes {layer.inputs} numbers, but what comes before it makes {width}")
             width = layer.width
-    if width != len(likelihood.outputs) * data_dim:
+    needed = likelihood.output_width(data_dim)
+    if width != needed:
         raise ValueError(
             f"{decoder[-1].name} makes {width} numbers, but the likelihood needs {' and '.join(likelihood.outputs)} "
-            f"for each of {data_dim}: {len(likelihood.outputs) * data_dim}"
+            f"for each of {data_dim}: {needed}"
         )
     return data_dim, head // 2
 

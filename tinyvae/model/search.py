@@ -123,22 +123,18 @@ def _slopes(model: VAE, x: Array, z: np.ndarray, y: Any) -> tuple[np.ndarray, np
     for j in range(latent):
         J[:, j] = (model.output(z + h * np.eye(latent)[j], y) - output) / h
     J = J.astype("float64")  # or the rounding of H could leave it with no inverse
-    nll, slope, fisher = _nll_slope_and_fisher(model, output, x)
+    nll, slope = _nll_and_slope(model, output, x)
     value = log_prior(z) - to_host(nll)  # (rows,)
     gradient = -to_host((J @ slope[:, :, None])[:, :, 0]) - z
-    J *= xp.sqrt(fisher)[:, None]
-    H = to_host(J @ J.transpose(0, 2, 1))
+    J = xp.where(model.likelihood.unseen(x)[:, None], 0, J)
+    H = to_host(model.likelihood.curvature(model.own_params, output, J))
     sound = np.isfinite(value) & np.isfinite(gradient).all(axis=1) & np.isfinite(H).all(axis=(1, 2))  # (rows,)
     gradient, H = np.where(sound[:, None], gradient, 0), np.where(sound[:, None, None], H, 0)
     return np.where(sound, value, -np.inf), gradient, H + np.eye(latent)
 
 
-def _nll_slope_and_fisher(model: VAE, output: Array, x: Array) -> tuple[Array, Array, Array]:
-    """-log p(x|o) (rows,); its slope by o, and E[slope^2] over x from p(x|o), of every output: (rows, out) each."""
-    xp, likelihood = model.backend.xp, model.likelihood
-    unseen = xp.isnan(x)  # (rows, data)
+def _nll_and_slope(model: VAE, output: Array, x: Array) -> tuple[Array, Array]:
+    """-log p(x|o) (rows,), and its slope by o (rows, out)."""
     with model.lock, model.borrowed("slopes", *output.shape) as k:
-        nll, slope = likelihood.slope(k, model.own_params, output, x, missing=True)
-        nll, slope = nll.astype("float64"), slope.astype("float64")
-    fisher = likelihood.information(model.own_params, output).astype("float64")
-    return nll, slope, xp.where(xp.concatenate([unseen] * len(likelihood.outputs), axis=1), 0, fisher)
+        nll, slope = model.likelihood.slope(k, model.own_params, output, x, missing=True)
+        return nll.astype("float64"), slope.astype("float64")

@@ -168,7 +168,11 @@ class VAE(Checked):
         x, bias = to_host(self.checked_rows(x, "x", self.data_dim)), self.decoder[-1].p.get("bias")
         if bias is None:
             return
-        columns = bias.size // len(self.likelihood.outputs)  # a convolution's bias is for all pixels of a channel
+        columns = self.data_dim
+        if bias.size != self.likelihood.output_width(columns):  # a convolution's is for all pixels of a channel
+            if self.likelihood.by_rows:
+                return
+            columns = bias.size // len(self.likelihood.outputs)
         start = self.likelihood.start(x.reshape(-1, columns))
         if start is not None:
             bias[...] = self.backend.asarray(start, self.dtype)

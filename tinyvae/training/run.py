@@ -324,8 +324,9 @@ def load_data(config: Config, progress: Progress = lambda file: None, downloads:
 
 def is_cross_entropy(config: Config, dataset: Dataset) -> bool:
     """A Bernoulli on grey values: a usable loss, but no log-likelihood. Whoever prints it says so."""
-    bounded = config.likelihood_part().interval is not None
-    return bounded and config.binarize != "dynamic" and not dataset.is_binary()
+    likelihood = config.likelihood_part()
+    of_0_and_1 = likelihood.interval is not None and likelihood.discrete and likelihood.step == 1
+    return of_0_and_1 and config.binarize != "dynamic" and not dataset.is_binary()
 
 
 def _describe(model: VAE) -> dict[str, Any]:

@@ -69,6 +69,7 @@ def fill_in(
         raise ValueError(f"observed must be truth values of shape {x.shape}, not {observed.dtype} {observed.shape}")
     if observed.any():
         model.architecture.check_values(x[observed])
+        model.likelihood.check_rows(np.where(observed, x, np.nan))
     start = np.broadcast_to(np.asarray(start, dtype=model.dtype), x.shape)  # (rows, data)
     estimate, draw = np.empty_like(x), np.empty_like(x)  # (rows, data)
     for first in range(0, len(x), CHUNK):

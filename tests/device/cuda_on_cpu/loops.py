@@ -199,6 +199,9 @@ def check_sums(k: Guarded, rows: int, cols: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     check_method(k, "row_max", whole(rng, rows, cols) - 9)
     check_method(k, "total", whole(rng, rows, cols))
+    groups = (1, *((3,) * (cols // 3)), *((cols % 3 - 1,) * (cols % 3 > 1)), *((2,) * (cols % 3 == 0)))
+    for method in ("group_max", "group_sum"):
+        check_method(k, method, whole(rng, rows, sum(groups)) - 9, groups)
     g = whole(rng, rows * cols)
     k.begin()
     assert k.squared_norm(DeviceArray(g))._host.tolist() == [(g.astype(float) ** 2).sum()]

@@ -10,6 +10,7 @@ import numpy as np
 from net import MODELS
 
 from tinyvae import VAE, likelihoods, objectives
+from tinyvae.checking import examples
 from tinyvae.kernels.cuda.launch import source
 from tinyvae.layers import Dense, Residual
 from tinyvae.objectives.elbo import ELBO
@@ -18,6 +19,9 @@ from tinyvae.objectives.objective import Objective
 from tinyvae.ops.activations import ACTIVATIONS
 
 DATA, LATENT, CLASSES, ROWS = 50, 6, 4, (5, 33, 3)  # buffers are made, made larger, and used again
+
+
+TABLE = "gaussian:sigma=predicted*9+bernoulli*8+categorical:groups=5*15+laplace*3+negative-binomial*8+poisson"
 
 
 class Case(NamedTuple):
@@ -40,6 +44,7 @@ def cases() -> dict[str, Case]:
     found["gaussian, sigma predicted, missing"] = Case(
         _described(likelihood="gaussian:sigma=predicted"), ELBO(), missing=True
     )
+    found["mixed, missing"] = Case(_described(likelihood=f"mixed:columns={TABLE}"), IWAE(draws=2), missing=True)
     for name in objectives.names():
         found[f"objective {name}"] = Case(_described(), objectives.objective(name))
     for estimator in ("iwae", "dreg"):
@@ -70,15 +75,16 @@ class Inputs(NamedTuple):
 
 
 def inputs(model: VAE, case: Case, rows: int, seed: int) -> Inputs:
-    """Numbers in 0..1 where the likelihood allows them, else counts."""
+    """Numbers in 0..1 where the likelihood allows them, else counts, or what it draws."""
     rng = np.random.default_rng(seed)
     x = rng.uniform(size=(rows, model.data_dim))
     try:
         model.likelihood.check(0.0, 1.0, whole=False)
+        model.likelihood.check_rows(x)
     except ValueError:
-        x = rng.poisson(3, x.shape).astype(float)
-    if case.missing:
-        x[rng.uniform(size=x.shape) < 0.2] = np.nan
+        x = examples.data(model.likelihood, rng, *x.shape)
+    if case.missing:  # in every second row: a likelihood of all columns together still sees some
+        x[1::2][rng.uniform(size=x[1::2].shape) < 0.2] = np.nan
     eps = rng.standard_normal((rows, case.objective.samples, model.latent_dim))
     y = rng.integers(0, model.classes, rows) if model.classes else None
     return Inputs(x.astype("f4"), eps.astype("f4"), y)

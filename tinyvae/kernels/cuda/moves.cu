@@ -85,6 +85,30 @@ extern "C" __global__ void row_max(const float* a, float* largest, int rows, int
     if (threadIdx.x % WARP == 0) largest[row] = most;
 }
 
+// The largest (NaN if there is one), or the sum, of each group of neighbouring columns, in each column of the group.
+// first (groups + 1,): where each group begins. a (rows, columns) -> out (rows, columns), size = rows groups
+template <bool is_sum>
+__device__ void group(const float* a, const long long* first, float* out, int groups, int columns, int size) {
+    for (unsigned n = first_number(); n < size; n += number_step()) {
+        const long long row = (long long)(n / groups) * columns;
+        const int begin = first[n % groups], end = first[n % groups + 1];
+        float found = a[row + begin];
+        for (int column = begin + 1; column < end; column++)
+            found = is_sum ? found + a[row + column] : maximum(found, a[row + column]);
+        for (int column = begin; column < end; column++) out[row + column] = found;
+    }
+}
+
+extern "C" __global__ void group_max(
+    const float* a, const long long* first, float* out, int groups, int columns, int size) {
+    group<false>(a, first, out, groups, columns, size);
+}
+
+extern "C" __global__ void group_sum(
+    const float* a, const long long* first, float* out, int groups, int columns, int size) {
+    group<true>(a, first, out, groups, columns, size);
+}
+
 // sums[i] = parts[0][i] + parts[1][i] + ... in this order.  parts (count, size) -> sums (size,)
 extern "C" __global__ void add_parts(const float* parts, float* sums, int count, int size) {
     for (unsigned n = first_number(); n < size; n += number_step()) {

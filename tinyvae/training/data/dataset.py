@@ -1,6 +1,7 @@
 """A data set in memory: the rows to train on, the rows to test on, and how to read them."""
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,10 +36,13 @@ class Dataset:
         """Stored rows as real numbers."""
         return np.multiply(x, self.scale, dtype=dtype)
 
+    def chunks(self) -> Iterator[np.ndarray]:
+        """All rows as real numbers, some at a time."""
+        return (self.values(x[at : at + 4096]) for x in (self.x_train, self.x_test) for at in range(0, len(x), 4096))
+
     def is_whole(self) -> bool:
         """Whether all values are whole numbers: counts."""
-        parts = (self.values(x[at : at + 4096]) for x in (self.x_train, self.x_test) for at in range(0, len(x), 4096))
-        return all((x == np.floor(x)).all() for x in parts)
+        return all((x == np.floor(x)).all() for x in self.chunks())
 
     def range(self) -> tuple[float, float]:
         """The smallest and the largest value; NaN if there is one."""
