@@ -59,7 +59,7 @@ def test_memory_that_runs_out_at_any_allocation_is_never_called_damage(
         raise MemoryError
 
     for name in ("own.npy", "own.npz"):
-        for where in ("lib.format.read_array", "isfinite"):
+        for where in ("memmap" if name == "own.npy" else "lib.format.read_array", "isfinite"):
             with monkeypatch.context() as patch:
                 patch.setattr(np.lib.format if "." in where else np, where.rpartition(".")[2], fails)
                 with pytest.raises(DataError, match="not enough memory"):
