@@ -27,13 +27,8 @@ import numpy as np
 from tinyvae.errors import DataError
 from tinyvae.training.data.cells import Cells, cells_of
 
-KINDS = {  # and the likelihood of each
-    "real": "gaussian",
-    "count": "negative-binomial",
-    "binary": "bernoulli",
-    "category": "categorical",
-    "date": "gaussian",
-}
+KINDS = ("real", "count", "binary", "category", "date")
+LIKELIHOODS = ("gaussian", "negative-binomial", "bernoulli", "categorical", "gaussian")  # of each kind, in this order
 LEFT_OUT = ("constant", "identifier")
 FEW_CODES = 10  # more different whole numbers than that are no codes
 SURE_CODES = 4  # so few are always codes: a count that small is told as well by its shares
@@ -173,9 +168,10 @@ class Table:
 
     def likelihood(self) -> str:
         """The text of the likelihood that suits the kinds: runs of neighbours of one kind, each category by itself."""
+        suits = dict(zip(KINDS, LIKELIHOODS, strict=True))
         runs: list[tuple[str, int]] = []
         for column in self.columns:
-            name = KINDS[column.kind]
+            name = suits[column.kind]
             if runs and runs[-1][0] == name and column.kind != "category":
                 runs[-1] = (name, runs[-1][1] + 1)
             else:

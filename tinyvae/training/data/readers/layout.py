@@ -120,7 +120,7 @@ def image_of(path: Path, name: str, shape: tuple[int, ...]) -> tuple[tuple[int, 
             return (shape[1], shape[2]), None
         if len(shape) == 4:
             _, a, b, c = shape
-            if c == 1 != a:
+            if c == 1 and a not in (1, 3, 4):
                 return (a, b), None
             if a == 1 and c not in (1, 3, 4):
                 return (b, c), None
