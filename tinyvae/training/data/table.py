@@ -34,9 +34,7 @@ FEW_CODES = 10  # more different whole numbers than that are no codes
 SURE_CODES = 4  # so few are always codes: a count that small is told as well by its shares
 PER_CODE = 5  # rows that each code must have on average: else any small table of numbers would be one of codes
 TAIL = 0.25  # a count's largest value occurs at most so often as the most frequent one: counts thin out, codes need not
-NARROW = (
-    0.5  # variance over mean below which no count is meant: a negative binomial's is at least 1 (ages: 5; years: 0.2)
-)
+STRAY = 4.0  # standard errors: so far below a Poisson's a count's variance does not fall by chance
 NO_CHANCE = 5.0  # nats: n different numbers drawn from a range R are all different with probability exp(-n^2 / 2R)
 MANY_WORDS = 256  # one-hot columns of one category at most
 REPEATED = 2  # rows per word on average; words that are nearly all different are names or free text
@@ -227,7 +225,7 @@ def kind_of(cells: Cells, name: str = "") -> tuple[str, str]:
     All different whole numbers where chance would have repeated some
     (see NO_CHANCE), without a gap, or in a column with such a name:      identifier
     Few whole numbers (FEW_CODES, PER_CODE) that do not look like counts: category
-    Whole numbers, none below 0, that vary as counts do (see NARROW):     count
+    Whole numbers, none below 0, that vary as counts do (see _narrow):    count
     Any other numbers:                                                    real
     """
     values, often = cells.different()
@@ -252,10 +250,17 @@ def kind_of(cells: Cells, name: str = "") -> tuple[str, str]:
         if n == room or n * n / (2 * room) > NO_CHANCE or NAME_OF_ROWS.fullmatch(name):
             return "identifier", f"whole numbers from {low:.15g} to {high:.15g}, all different"
     codes = len(values) <= FEW_CODES and len(values) * PER_CODE <= n
-    mean, var = cells.moments()
-    if codes and (len(values) <= SURE_CODES or low < 0 or var < NARROW * mean or not _thins_out(values, often)):
+    narrow = _narrow(*cells.moments(), n)
+    if codes and (len(values) <= SURE_CODES or low < 0 or narrow or not _thins_out(values, often)):
         return "category", ""
-    return ("count" if low >= 0 and var >= NARROW * mean else "real"), ""
+    return ("count" if low >= 0 and not narrow else "real"), ""
+
+
+def _narrow(mean: float, var: float, n: int) -> bool:
+    """Whole numbers vary less than a Poisson's, by more than chance: no negative binomial, whose variance is at least
+    its mean, fits them. The variance of n Poisson numbers is mean (1 +- sqrt(2 / n + 1 / (n mean))).
+    """
+    return mean <= 0 or var < mean * (1 - STRAY * np.sqrt((2 + 1 / mean) / n))
 
 
 def _thins_out(values: np.ndarray, often: np.ndarray) -> bool:
