@@ -110,7 +110,7 @@ def test_labels_come_as_they_are_and_say_why_they_do_not() -> None:
         assert y is not None
         assert y.dtype.kind == kind
         assert y.tolist() == frame[label].tolist()
-    for label, words in [("the \"town\"", "has no label in 2 of 120 rows, the first is row 4"), ("since", "holds dates"),
+    for label, words in [('the "town"', "has no label in 2 of 120 rows, the first is row 4"), ("since", "holds dates"),
                          ("height, cm", "120 different numbers in 120 rows: those are measurements")]:  # fmt: skip
         part = find(path, label=label).train
         assert part.y is None
@@ -136,7 +136,7 @@ def test_an_array_has_no_columns_to_choose_from() -> None:
     np.save("own.npy", np.zeros((20, 3)))
     np.savetxt("own.txt", np.zeros((20, 3)))
     for path in ("own.npy", "own.txt"):
-        with pytest.raises(DataError, match="no names|no columns with names"):
+        with pytest.raises(DataError, match=r"no names|no columns with names"):
             find(Path(path), label="a")
 
 
@@ -148,7 +148,8 @@ TEXTS: dict[str, tuple[str, tuple[str, ...], int]] = {
     "without names": (NUMBERS, ("0", "1", "2", "3"), 6),
     "without names, Adult": ("39,State-gov,77516\n50,Private,83311\n38,Private,215646\n53,State-gov,234721\n" * 2,
                              ("0", "1", "2"), 8),
-    "years as names": ("country,2019,2020\nA,1.5,2.5\nB,2.5,3.5\nA,7.5,3.0\nB,2.1,3.1\n", ("country", "2019", "2020"), 4),
+    "years as names": ("country,2019,2020\nA,1.5,2.5\nB,2.5,3.5\nA,7.5,3.0\nB,2.1,3.1\n",
+                       ("country", "2019", "2020"), 4),
     "numbers as pandas names them": ("0,1\n1.5,2.5\n2.5,3.5\n7.5,3.0\n", ("0", "1"), 3),
     "a mark in front": ("\ufeffsize,width\n1.5,2.5\n2.5,3.5\n7.5,3.0\n", ("size", "width"), 3),
     "Windows": ("size,width\r\n1.5,2.5\r\n2.5,3.5\r\n7.5,3.0\r\n", ("size", "width"), 3),
@@ -187,7 +188,7 @@ def test_pixels_in_columns_stay_bytes_and_make_an_image() -> None:
     assert found.train.y.tolist() == frame["label"].tolist()
     found = find(written(frame, "own.csv"))
     assert found.image_shape is None
-    assert any("if it is the label: label='label'" in note for note in found.notes)
+    assert any("if it is the label, say label='label'" in note for note in found.notes)
 
 
 BAD_TEXTS: dict[str, tuple[bytes, str]] = {
@@ -196,7 +197,7 @@ BAD_TEXTS: dict[str, tuple[bytes, str]] = {
     "names alone": (b"a,b\n", "has names of columns, but no rows"),
     "a field too few": (b"a,b\n1,2\n3\n", "line 3 has 1 fields, but the first has 2"),
     "a field too many": (b"a,b\n1,2\n3,4,5\n", "line 3 has 3 fields, but the first has 2"),
-    "cut short in quotes": (b'a,b\n1,2\n3,"4\n5,6\n', "line 4 has 2|line 3 has|is no line of a table"),
+    "cut short in quotes": (b'a,b\n1,2\n3,"4\n5,6\n', "cannot be read as a table .*EOF inside string"),
     "a name twice": (b"a,a\nx,2\nx,3\ny,7\n", ""),
     "latin-1": ("a,b\ncaf\xe9,2\n".encode("latin-1"), "is not text in UTF-8 .*'latin-1'"),
     "utf-16": ("a,b\nx,2\n".encode("utf-16"), "is not text in UTF-8 .*'utf-16'"),
@@ -243,16 +244,15 @@ def test_a_damaged_parquet_file_is_one_line() -> None:
     damaged = [whole[:n] for n in range(0, len(whole), 997)]
     for at in rng.integers(0, len(whole), 60):
         damaged.append(whole[:at] + bytes([whole[at] ^ 1 << rng.integers(0, 8)]) + whole[at + 1 :])
-    refused = 0
+    refused: list[str] = []
     for content in damaged:
         Path("own.parquet").write_bytes(content)
         try:
             find(Path("own.parquet"))
         except DataError as error:
-            refused += 1
-            assert str(error).startswith("own.parquet")
-            assert "\n" not in str(error)
-    assert refused >= len(range(0, len(whole), 997))
+            refused.append(str(error))
+    assert len(refused) >= len(range(0, len(whole), 997))
+    assert all(line.startswith("own.parquet: ") and "\n" not in line for line in refused)
 
 
 def test_lists_in_parquet_are_refused_and_an_index_is_a_column() -> None:
@@ -282,7 +282,8 @@ def test_a_library_that_is_missing_is_named_with_the_line_that_installs_it(
 
 
 @given(seed=SEEDS, rows=st.integers(1, 12), columns=st.integers(1, 5), at_once=st.integers(1, 5),
-       name=st.sampled_from(["own.amat", "own.amat.gz", "own.txt", "own.TXT.gz", "own.dat"]), bits=st.booleans())  # fmt: skip
+       name=st.sampled_from(["own.amat", "own.amat.gz", "own.txt", "own.TXT.gz", "own.dat"]),
+       bits=st.booleans())  # fmt: skip
 def test_lines_of_numbers_are_read_in_chunks_of_any_size(
     seed: int, rows: int, columns: int, at_once: int, name: str, bits: bool
 ) -> None:

@@ -221,8 +221,8 @@ def test_numbers_that_a_model_says_become_the_tables_own_values() -> None:
 def test_the_likelihood_says_each_kind_in_the_order_of_the_columns() -> None:
     rows = np.arange(40)
     columns = {"a": rows / 7, "b": rows / 9, "c": ["x", "y"] * 20, "d": list("pqrs") * 10,
-               "e": [*list("uvw") * 13, "u"], "f": rows % 11, "g": rows % 13, "h": rows % 12, "i": np.datetime64("2020-01-01") + rows, "j": rows / 3,
-               "k": [True, False] * 20}  # fmt: skip
+               "e": [*list("uvw") * 13, "u"], "f": rows % 11, "g": rows % 13, "h": rows % 12,
+               "i": np.datetime64("2020-01-01") + rows, "j": rows / 3, "k": [True, False] * 20}  # fmt: skip
     table = Table.read(columns, {"f": "count", "g": "count", "h": "count"})
     text = "gaussian*2+bernoulli*1+categorical*4+categorical*3+negative-binomial*3+gaussian*2+bernoulli*1"
     assert table.likelihood() == f"mixed:columns={text}"

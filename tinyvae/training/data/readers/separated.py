@@ -54,7 +54,7 @@ def read(path: Path, wanted: Wanted) -> Found:
         try:
             frame = pandas.read_csv(
                 file, sep=form.separator, decimal=form.decimal, header=0 if form.header else None, index_col=False,
-                low_memory=False, skip_blank_lines=True, skipinitialspace=True,
+                low_memory=False, float_precision="round_trip", skip_blank_lines=True, skipinitialspace=True,
             )  # fmt: skip
         except MemoryError:
             raise
