@@ -4,6 +4,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def drawn(path: str, seed: int = 0, shape: tuple[int, ...] = (6, 5), **options: object) -> np.ndarray:
+def drawn(path: str, seed: int = 0, shape: tuple[int, ...] = (6, 5), **options: Any) -> np.ndarray:
     pixels = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, **options)
@@ -80,6 +81,29 @@ def test_every_kind_of_png_and_jpeg_is_decoded_as_pillow_does() -> None:
         assert np.array_equal(
             found.train.x[0], np.asarray(Image.open(path).convert("L" if grey else "RGB")).reshape(-1)
         )
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_an_image_is_taken_as_it_is_shown(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    drawn("set/a.jpg", shape=(16, 8), exif=exif)
+    stored = np.asarray(Image.open("set/a.jpg"))
+    turns = {1: lambda x: x, 2: np.fliplr, 3: lambda x: x[::-1, ::-1], 4: np.flipud, 5: np.transpose,
+             6: lambda x: np.rot90(x, -1), 7: lambda x: x[::-1, ::-1].T, 8: np.rot90}  # fmt: skip
+    found = find(Path("set"))
+    shown = turns[orientation](stored)
+    assert found.image_shape == shown.shape
+    assert np.array_equal(found.train.x[0].reshape(shown.shape), shown)
+
+
+def test_grey_images_that_are_stored_in_colour_are_told() -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 5, 1), dtype=np.uint8)
+    Path("set").mkdir()
+    Image.fromarray(np.tile(pixels, 3)).save("set/a.png")
+    found = find(Path("set"))
+    assert found.image_shape == (6, 5, 3)
+    assert "stored in colour, but grey" in found.notes[0]
 
 
 def test_opacity_is_left_out_where_there_is_none_and_refused_where_there_is() -> None:

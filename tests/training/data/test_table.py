@@ -325,6 +325,12 @@ def test_rows_of_another_file_are_read_as_the_table_says() -> None:
         table.numbers({"ok": [True], "tea": ["a"]})
 
 
+def test_words_that_look_like_numbers_stay_words() -> None:
+    table = Table.read({"size": ["1", "2", "XL", "1"] * 10})
+    assert np.array_equal(table.numbers({"size": ["2", "1"]}), [[0, 1, 0], [1, 0, 0]])
+    assert np.array_equal(table.numbers({"size": np.array([2, 1])}), [[0, 1, 0], [1, 0, 0]])
+
+
 def test_what_is_stored_and_is_no_table_is_refused() -> None:
     good = Table.read({"size": np.linspace(0, 1, 40)}).as_dict()
     column = good["columns"][0]

@@ -166,7 +166,7 @@ class Table:
 
     def likelihood(self) -> str:
         """The text of the likelihood that suits the kinds: runs of neighbours of one kind, each category by itself."""
-        suits = dict(zip(KINDS, LIKELIHOODS, strict=True))
+        suits: dict[str, str] = dict(zip(KINDS, LIKELIHOODS, strict=True))
         runs: list[tuple[str, int]] = []
         for column in self.columns:
             name = suits[column.kind]
@@ -206,8 +206,9 @@ def check_names(what: str, names: list[str], wanted: Iterable[str]) -> None:
     twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if twice:
         raise DataError(f"{what}: has two columns with the name {twice[0]!r}; give each its own")
+    known = set(names)
     for name in wanted:
-        if name not in names:
+        if name not in known:
             listed = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
             raise DataError(f"{what}: has no column {name!r}; its columns are {listed}")
 
@@ -366,6 +367,10 @@ def _index(column: Column, cells: Cells, where: str) -> np.ndarray:
     """Which of the column's values each cell has; -1 where it is missing."""
     places = {value: i for i, value in enumerate(column.values)}
     values, which = cells.coded()  # which of its own values each cell has
+    if cells.is_numbers and any(
+        isinstance(v, str) for v in column.values
+    ):  # of words, here only numbers
+        values = np.array([str(v) for v in values.tolist()], dtype=object)
     unknown = next((v for v in values.tolist() if v not in places), None)
     if unknown is not None:
         raise DataError(f"{where} holds {unknown!r}, which is none of its values: {column.range()}")

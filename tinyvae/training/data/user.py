@@ -94,12 +94,12 @@ def _check_observed(path: Path, x: np.ndarray) -> None:
     if x.dtype.kind != "f":
         return
     with looking(path, "x", x):
+        if not any(np.isnan(x[place]).any() for place in chunks(x)):
+            return
         missing = [(np.isnan(x[place]).any(axis=1), np.isnan(x[place]).any(axis=0)) for place in chunks(x)]
         bad_rows = np.concatenate([rows for rows, _ in missing])  # (rows,)
         bad_columns = np.any([columns for _, columns in missing], axis=0)  # (data,)
     rows, columns = np.flatnonzero(bad_rows), np.flatnonzero(bad_columns)
-    if not rows.size:
-        return
     where = f"{rows.size} of {len(x)} rows, the first is row {rows[0]}"
     if columns.size <= LISTED:
         where += f"; in column{'s' * (columns.size > 1)} {', '.join(map(str, columns))}"

@@ -11,6 +11,7 @@ from tinyvae.errors import DataError
 from tinyvae.training.data.cells import cells_of
 from tinyvae.training.data.found import Found, Part, Wanted
 from tinyvae.training.data.memory import enough_memory
+from tinyvae.training.data.readers import ending_of
 from tinyvae.training.data.readers.labels import flat_labels
 from tinyvae.training.data.readers.observed import check_observed
 from tinyvae.training.data.table import KINDS, Table, check_names, kind_of
@@ -32,7 +33,7 @@ def found_in(path: Path, frame: Any, wanted: Wanted, notes: tuple[str, ...] = ()
     """The rows of a pandas DataFrame, with its labels and conditions."""
     frame = frame.rename(columns=str)
     names, rows = list(frame.columns), len(frame)
-    where = str(path)
+    where, name = str(path), path.name[: -len(ending_of(path))]
     chosen = [*([wanted.label] if wanted.label is not None else []), *wanted.condition]
     check_names(where, names, chosen)
     if not rows:
@@ -64,7 +65,7 @@ def found_in(path: Path, frame: Any, wanted: Wanted, notes: tuple[str, ...] = ()
                 f"{path}: column {named[0]} is taken as a pixel; if it is the label, say label={named[0]!r}",
             )
         part = Part(pixels, y, label_problem, c)
-        return Found(path.stem, part, image_shape=image_shape, columns=tuple(data.columns), condition=condition,
+        return Found(name, part, image_shape=image_shape, columns=tuple(data.columns), condition=condition,
                      notes=notes)  # fmt: skip
     table = wanted.table or Table.read(data, kinds, where)
     with enough_memory(16 * rows * table.width, f"{path}: {rows:,} rows of {table.width:,} numbers", FEWER_ROWS):
@@ -72,7 +73,7 @@ def found_in(path: Path, frame: Any, wanted: Wanted, notes: tuple[str, ...] = ()
         own_notes = () if wanted.table else table.notes
         more = [line for line in check_observed(where, x, table.names) if "rows have no number" in line]
     return Found(
-        path.stem.removesuffix(path.suffixes[0] if len(path.suffixes) > 1 else ""), Part(x, y, label_problem, c),
+        name, Part(x, y, label_problem, c),
         columns=table.names, table=table, condition=condition,
         notes=(*notes, *own_notes, *more),
     )  # fmt: skip

@@ -17,6 +17,7 @@ from tinyvae.training.data.found import Found, Part
 from tinyvae.training.data.memory import enough_memory
 from tinyvae.training.data.regular import open_regular, problem, reason
 
+ORIENTATION = 0x0112  # of EXIF: how a camera was held; a JPEG is taken as it is shown
 ENDINGS = (".png", ".jpg", ".jpeg")
 PARTS = {"train": "train", "training": "train", "valid": "valid", "val": "valid", "validation": "valid", "test": "test"}
 INSTALL = "python -m pip install 'tinyvae[images]'"
@@ -63,10 +64,20 @@ def read(path: Path) -> Found:
             labels = [image.label for image in images]
             parts[part] = Part(x, None if labels[0] is None else np.array(labels))
     notes = []
+    if colour and all(_is_grey(part.x) for part in parts.values()):
+        notes.append(
+            f"{path}: every image is stored in colour, but grey; as grey images they are a third: "
+            "Image.open(p).convert('L').save(p)"
+        )
     if others:
         named = ", ".join(str(p.relative_to(path)) for p in others[:LISTED]) + (", ..." if len(others) > LISTED else "")
         notes.append(f"{path}: not read: {len(others):,} of its entries ({named})")
     return Found(path.resolve().name, parts["train"], parts.get("valid"), parts.get("test"), shape, notes=tuple(notes))
+
+
+def _is_grey(x: np.ndarray) -> bool:
+    """Red, green and blue are alike in every pixel."""
+    return all(bool((row[::3] == row[1::3]).all() and (row[::3] == row[2::3]).all()) for row in x)
 
 
 def _images(folder: Path, others: list[Path]) -> list[_Named]:
@@ -137,13 +148,21 @@ def _header(pillow: Any, path: Path) -> tuple[tuple[int, int], str]:
                 f"{path}: its pixels are of the kind {image.mode}, not bytes; save numbers with numpy.save, as floats, "
                 "or images of 8 bits"
             )
-        return image.size, image.mode
+        size = image.size
+        if image.format == "JPEG":  # of a PNG, Pillow would decode all to know
+            try:
+                size = size[::-1] if image.getexif().get(ORIENTATION, 1) > 4 else size  # a quarter turn
+            except Exception as error:  # nearly anything, of a damaged file
+                raise _damaged(path, error) from error
+        return size, image.mode
 
 
 def _decoded(pillow: Any, path: Path, size: tuple[int, int], colour: bool) -> np.ndarray:
     """(height * width * channels,) bytes."""
     with _opened(pillow, path) as image:
         try:
+            if image.format == "JPEG":
+                image = importlib.import_module("PIL.ImageOps").exif_transpose(image)
             if "transparency" in image.info or image.mode in CLEAR:
                 image = image.convert("RGBA" if colour else "LA")
                 if image.getchannel("A").getextrema()[0] < 255:

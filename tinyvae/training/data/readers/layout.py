@@ -159,5 +159,6 @@ def _as_rows(shape: tuple[int, ...]) -> str:
 def fewer(path: Path) -> str:
     """The remedy for too little memory."""
     if path.suffix.lower() == ".npy":
-        return f"take every tenth row: np.save('fewer.npy', np.load({str(path)!r}, mmap_mode='r')[::10])"
+        in_place = "float32, float64 and bytes, row after row, are read where they are"
+        return f"{in_place}; or take every tenth row: np.save('fewer.npy', np.load({str(path)!r}, mmap_mode='r')[::10])"
     return "save fewer rows, or the same as float32 or as bytes"
