@@ -367,9 +367,7 @@ def _index(column: Column, cells: Cells, where: str) -> np.ndarray:
     """Which of the column's values each cell has; -1 where it is missing."""
     places = {value: i for i, value in enumerate(column.values)}
     values, which = cells.coded()  # which of its own values each cell has
-    if cells.is_numbers and any(
-        isinstance(v, str) for v in column.values
-    ):  # of words, here only numbers
+    if cells.is_numbers and any(isinstance(v, str) for v in column.values):  # of words, here only numbers
         values = np.array([str(v) for v in values.tolist()], dtype=object)
     unknown = next((v for v in values.tolist() if v not in places), None)
     if unknown is not None:
