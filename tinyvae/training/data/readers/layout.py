@@ -5,6 +5,7 @@ row of an image runs over height, width, channel: `x[i].reshape(image_shape)` is
 """
 
 import math
+import mmap
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -33,7 +34,11 @@ def take(path: Path, name: str, stored: Stored) -> tuple[np.ndarray, tuple[int, 
     as_it_is = as_it_is and stored.dtype.isnative and channel is None and not stored.fortran
     copied = rows * columns * target.itemsize if not as_it_is else 0
     needed, mapped = (copied, stored.size) if stored.map else (stored.size + copied, 0)
-    remedy = f"if the address space is limited, lift that (ulimit -v); or {fewer(path)}" if mapped else fewer(path)
+    remedy = fewer(path)
+    if mapped and as_it_is:
+        remedy = f"if the address space is limited, lift that (ulimit -v); or {remedy}"
+    elif mapped:
+        remedy = f"float32, float64 or bytes, row after row, would be read where they are; or {remedy}"
     with enough_memory(needed, f"{path}: {name}, {stored}", remedy, already=mapped):
         source = stored.map() if stored.map else stored.read()
         if as_it_is:
@@ -54,9 +59,13 @@ def looking(path: Path, name: str, x: np.ndarray) -> AbstractContextManager[None
 
 
 def chunks(x: np.ndarray) -> Iterator[slice]:
-    """Rows, a few at a time: about CHUNK bytes."""
+    """Rows, a few at a time: about CHUNK bytes. Of a mapped file, those that were looked at leave the process again."""
     step = max(1, CHUNK // max(1, x[:1].nbytes))
-    return (slice(start, start + step) for start in range(0, len(x), step))
+    mapped = getattr(x, "_mmap", None)  # a memory map's
+    for start in range(0, len(x), step):
+        yield slice(start, start + step)
+        if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)  # the system keeps the pages as long as it has room
 
 
 def _copied(path: Path, name: str, source: np.ndarray, target: np.dtype, channel: int | None, fortran: bool
@@ -159,6 +168,5 @@ def _as_rows(shape: tuple[int, ...]) -> str:
 def fewer(path: Path) -> str:
     """The remedy for too little memory."""
     if path.suffix.lower() == ".npy":
-        in_place = "float32, float64 and bytes, row after row, are read where they are"
-        return f"{in_place}; or take every tenth row: np.save('fewer.npy', np.load({str(path)!r}, mmap_mode='r')[::10])"
+        return f"take every tenth row: np.save('fewer.npy', np.load({str(path)!r}, mmap_mode='r')[::10])"
     return "save fewer rows, or the same as float32 or as bytes"
