@@ -160,7 +160,7 @@ def _of_objects(values: np.ndarray, where: str) -> Cells:
     if strange is not None:
         raise DataError(
             f"{where} holds {type(strange).__name__} in its cells; a cell is one number, one text or one date: leave "
-            "the column out of the file, or spread it over several"
+            "the column out (its kind: identifier), or spread it over several"
         )
     if all(isinstance(v, (bool, np.bool_)) for v in there) and there:
         return Cells(np.array([np.nan if v is None else float(v) for v in cells]), is_bool=True)

@@ -99,6 +99,9 @@ class Table:
                 raise DataError(f"{what}: column {name} cannot be {kind!r}; kinds are {', '.join((*KINDS, *LEFT_OUT))}")
         used, left_out, notes = [], [], []
         for name, values in frame.items():
+            if kinds.get(str(name)) in LEFT_OUT:  # whatever is in it
+                left_out.append(Column(str(name), kinds[str(name)], len(values), 0, why="as it was said"))
+                continue
             cells = cells_of(values, f"{what}: column {name}")
             column = _column(what, str(name), cells, kinds.get(str(name)))
             (used if column.kind in KINDS else left_out).append(column)
@@ -275,7 +278,7 @@ def _column(what: str, name: str, cells: Cells, said: str | None) -> Column:
     """The column, of the kind that it looks like or that was said. Raises DataError if it cannot be that."""
     kind, why = kind_of(cells, name)
     if said is not None:
-        kind, why = said, "as it was said" if said in LEFT_OUT else ""
+        kind, why = said, ""
         wrong = _impossible(said, cells)
         if wrong:
             raise DataError(f"{what}: column {name} cannot be {said}: {wrong}")
@@ -297,8 +300,6 @@ def _column(what: str, name: str, cells: Cells, said: str | None) -> Column:
 
 def _impossible(kind: str, cells: Cells) -> str:
     """Why a column cannot be of a kind; "" if it can."""
-    if kind in LEFT_OUT:
-        return ""
     values, _ = cells.different()
     if not len(values):
         return "nothing is in it"

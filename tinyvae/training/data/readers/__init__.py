@@ -19,9 +19,10 @@ _SEPARATED, _PARQUET = Reader("separated", columns=True), Reader("parquet", colu
 FOLDERS = Reader("images")
 READERS = {  # longer endings first: the first that fits is taken
     ".npy": _ARRAYS, ".npz": _ARRAYS,
-    ".csv.gz": _SEPARATED, ".csv": _SEPARATED, ".tsv.gz": _SEPARATED, ".tsv": _SEPARATED, ".data": _SEPARATED,
+    ".csv.gz": _SEPARATED, ".csv": _SEPARATED, ".tsv.gz": _SEPARATED, ".tsv": _SEPARATED,
     ".parquet": _PARQUET, ".pq": _PARQUET,
     ".amat.gz": _TEXT, ".amat": _TEXT, ".txt.gz": _TEXT, ".txt": _TEXT, ".dat.gz": _TEXT, ".dat": _TEXT,
+    ".data": _TEXT,
 }  # fmt: skip
 
 

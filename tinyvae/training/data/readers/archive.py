@@ -13,8 +13,8 @@ from tinyvae.training.data.readers.layout import looking, take
 from tinyvae.training.data.readers.observed import LISTED, check_observed
 from tinyvae.training.data.readers.sparse import is_sparse, read_sparse
 
-_ROWS = "x|images?|imgs?|data|features|inputs?|samples"
-_LABELS = "y|labels?|targets?|class(?:es)?"
+_ROWS = "xs?|images?|imgs?|data|features|inputs?|samples"
+_LABELS = "ys?|labels?|targets?|class(?:es)?"
 _PARTS = {"train": "train|training|trn", "valid": "valid|val|validation|dev", "test": "test|testing|tst"}
 _PART = "|".join(f"(?P<{part}>{words})" for part, words in _PARTS.items())
 _ROLE = f"(?P<x>{_ROWS})|(?P<y>{_LABELS})"

@@ -1,4 +1,4 @@
-"""Text with separated columns: .csv, .tsv, .data, also gzipped. pandas reads it, after a look at its lines.
+"""Text with separated columns: .csv, .tsv, also gzipped. pandas reads it, after a look at its lines.
 
 The look finds what pandas passes over or guesses without a word: lines with too few fields, a first line that is no
 line of names, semicolons, a comma as decimal point.
@@ -60,6 +60,8 @@ def read(path: Path, wanted: Wanted) -> Found:
             raise
         except Exception as error:  # pandas' own are of many kinds
             raise DataError(f"{path}: cannot be read as a table ({reason(error)}); save it with {_SAVE}") from error
+    if form.header and str(frame.columns[0]).startswith("#"):  # as numpy.savetxt writes names
+        frame = frame.rename(columns={frame.columns[0]: str(frame.columns[0]).lstrip("# ")})
     notes = () if form.header else (f"{path}: its first line has no names; columns are called 0, 1, ...",)
     return found_in(path, frame, wanted, notes)
 
@@ -150,17 +152,17 @@ def _separator(path: Path, head: list[str]) -> str:
 def _has_names(lines: list[list[str]]) -> bool:
     """Whether the first line has names and no data.
 
-    Names are all different, and none is a number with a point. Whole numbers can be names: all of them, counted from 0
-    or 1 (as pandas writes them), or years beside words. A word that occurs again below is no name.
+    No name is a number with a point. Whole numbers, all different, can be names: all of them, counted from 0 or 1 (as
+    pandas writes them), or years beside words. A word that occurs again below is no name.
     """
     first, rows = lines[0], lines[1:]
     names = [cell.strip() for cell in first]
-    filled = [name for name in names if name]
-    if len(set(filled)) < len(filled):
-        return False
     if not rows:
         return not any(map(_NUMBER.fullmatch, names))
     numeric = [bool(_NUMBER.fullmatch(name)) for name in names]
+    numbers = [name for name, n in zip(names, numeric, strict=True) if n]
+    if len(set(numbers)) < len(numbers):
+        return False
     if all(numeric):
         return names in ([str(i + start) for i in range(len(names))] for start in (0, 1))
     if any(n and not name.isdecimal() for n, name in zip(numeric, names, strict=True)):

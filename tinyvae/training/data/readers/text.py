@@ -1,4 +1,4 @@
-"""Numbers in lines of text, with spaces between them: .amat, .txt, .dat, also gzipped.
+"""Numbers in lines of text, with spaces between them: .amat, .txt, .dat, .data, also gzipped.
 
 A text whose first line has commas, semicolons or tabs between its fields is a table with names (`separated`).
 """
