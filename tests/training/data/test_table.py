@@ -3,6 +3,7 @@
 import datetime
 import itertools
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,15 +15,10 @@ from strategies import SEEDS
 
 from tinyvae.errors import DataError
 from tinyvae.training.data.cells import cells_of
+from tinyvae.training.data.readers import READERS
+from tinyvae.training.data.readers.frames import PIXELS
 from tinyvae.training.data.table import (
-    FEW_CODES,
-    KINDS,
-    LOST,
-    MANY_WORDS,
-    MIN_IDENTIFIERS,
-    PER_CODE,
-    SURE_CODES,
-    Table,
+    FEW_CODES, KINDS, LEFT_OUT, LOST, MANY_WORDS, MIN_IDENTIFIERS, PER_CODE, REPEATED, STRAY, SURE_CODES, Table,
     kind_of,
 )  # fmt: skip
 
@@ -125,6 +121,16 @@ def test_poisson_numbers_are_counts_and_numbers_much_narrower_are_not(seed: int,
     assert kind(rng.poisson(mean, rows)) in ("count", "category")  # few different ones, for a small mean
     assert kind(rng.poisson(mean + 10, rows)) == "count"
     assert kind(10_000 + rng.poisson(mean + 10, rows)) == "real"
+
+
+def test_the_page_names_the_thresholds() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "data.md").read_text()
+    for words in (f"{REPEATED} rows for each at least, {MANY_WORDS} at most", f"A table of {PIXELS} columns",
+                  f"up to {FEW_CODES} whole numbers, {PER_CODE} rows", f"Up to {SURE_CODES} whole numbers",
+                  f"more than {STRAY:g} standard errors"):  # fmt: skip
+        assert words in page, words
+    assert all(f"| `{kind}` |" in page for kind in (*KINDS, *LEFT_OUT))
+    assert all(f"`{ending}`" in page for ending in READERS if not ending.endswith(".gz"))
 
 
 def test_words_beyond_what_one_hot_columns_should_be() -> None:
