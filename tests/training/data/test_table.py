@@ -18,7 +18,17 @@ from tinyvae.training.data.cells import cells_of
 from tinyvae.training.data.readers import READERS
 from tinyvae.training.data.readers.frames import PIXELS
 from tinyvae.training.data.table import (
-    FEW_CODES, KINDS, LEFT_OUT, LOST, MANY_WORDS, MIN_IDENTIFIERS, PER_CODE, REPEATED, STRAY, SURE_CODES, Table,
+    FEW_CODES,
+    KINDS,
+    LEFT_OUT,
+    LOST,
+    MANY_WORDS,
+    MIN_IDENTIFIERS,
+    PER_CODE,
+    REPEATED,
+    STRAY,
+    SURE_CODES,
+    Table,
     kind_of,
 )  # fmt: skip
 
@@ -315,7 +325,10 @@ def test_kinds_can_be_said_and_what_cannot_be_is_refused() -> None:
 
 
 def test_rows_of_another_file_are_read_as_the_table_says() -> None:
-    table = Table.read({"size": np.linspace(0, 1, 40), "tea": ["a", "b", "c", "a"] * 10, "ok": [True, False] * 20})
+    columns = {"size": np.linspace(0, 1, 40), "tea": ["a", "b", "c", "a"] * 10, "ok": [True, False] * 20}
+    with pytest.raises(DataError, match="column n must be count, but -1 is no whole number from 0 on"):
+        Table.read({"n": list(range(20)) * 2}).numbers({"n": [3, -1]})
+    table = Table.read(columns)
     other = {"ok": [True, None], "more": [1, 2], "tea": ["c", "c"], "size": [None, 9.0]}
     assert np.array_equal(table.numbers(other), [[np.nan, 0, 0, 1, 1], [9, 0, 0, 1, np.nan]], equal_nan=True)
     for wrong, words in [

@@ -358,7 +358,7 @@ def _numbers(column: Column, cells: Cells, where: str) -> np.ndarray:
         return x
     if cells.missing == len(cells):
         return np.full((len(cells), 1), np.nan)
-    wrong = _impossible("date" if column.origin else "real", cells)
+    wrong = _impossible(column.kind, cells)
     if wrong:
         raise DataError(f"{where} must be {column.kind}, but {wrong}")
     return (_days(cells, column.origin) if column.origin else cells.numbers())[:, None]

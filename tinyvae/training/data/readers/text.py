@@ -42,8 +42,9 @@ def read(path: Path, wanted: Wanted) -> Found:
                 parts.append(_numbers(path, some, parts))
     if not parts:
         raise DataError(f"{path}: is empty; numbers are needed, a line for each row")
-    size = sum(part.nbytes for part in parts)
-    with enough_memory(size, f"{path}: its numbers", FEWER, already=size):
+    held = sum(part.nbytes for part in parts)
+    size = sum(part.size for part in parts) * np.result_type(*parts).itemsize
+    with enough_memory(size, f"{path}: its numbers", FEWER, already=held):
         x = np.concatenate(parts)
     notes = check_observed(f"{path}: x", x)
     return Found(path.name[: -len(ending_of(path))], Part(x), notes=tuple(notes))
