@@ -7,21 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
-import scipy.sparse
 from PIL import Image
 from remedies import RNG, SMALL, UNIT
 from running import run
 
+from tinyvae.errors import DataError
+from tinyvae.training.data.convert import how_to_convert
 from tinyvae.training.data.user import load_user_file
 
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def table(path: str, separator: str) -> None:
-    np.savetxt(path, UNIT, delimiter=separator, header=separator.join("abcdef"), comments="")
 
 
 def pictures(path: str) -> None:
@@ -41,21 +38,12 @@ def zipped_npy(path: str) -> None:
 
 
 FORMATS = {
-    "own.csv": lambda path: table(path, ","),
-    "own.CSV.gz": lambda path: table(path, ","),
-    "own.tsv": lambda path: table(path, "\t"),
-    "own.txt": lambda path: np.savetxt(path, UNIT),
-    "own.amat.gz": lambda path: np.savetxt(path, UNIT),
     "own.mat": lambda path: scipy.io.savemat(path, {"x": UNIT}),
     "own.pkl": pickled,
     "own.npy.gz": zipped_npy,
-    "csv.npy": lambda path: (
-        table(path, ",") or Path(path).write_text("0,1\n" + Path(path).read_text().split("\n", 1)[1])
-    ),
     "pickle.npy": pickled,
     "own.json": lambda path: Path(path).write_text(str(UNIT.tolist())),
     "pictures": pictures,
-    "sparse.npz": lambda path: scipy.sparse.save_npz(path, scipy.sparse.csr_matrix(UNIT)),
 }
 
 
@@ -75,9 +63,7 @@ def test_another_format_gets_the_line_that_converts(name: str, capsys: pytest.Ca
         assert 0 <= data.range()[0] < data.range()[1] <= 1
 
 
-@pytest.mark.parametrize(
-    "name", ["a.parquet", "a.h5", "a.hdf5", "a.pt", "a.xlsx", "a.safetensors", "a.png", "a.feather"]
-)
+@pytest.mark.parametrize("name", ["a.h5", "a.hdf5", "a.pt", "a.xlsx", "a.safetensors", "a.bmp", "a.feather"])
 def test_the_line_for_formats_whose_libraries_are_not_at_hand_is_python(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -87,10 +73,18 @@ def test_the_line_for_formats_whose_libraries_are_not_at_hand_is_python(
     compile(err.partition("in Python: ")[2].removesuffix(" (see tinyvae train --help)\n"), name, "exec")
 
 
+def test_a_file_that_is_read_under_its_own_ending_is_told_the_name() -> None:
+    for content, name in [(b"PAR1", "own.parquet"), (b"a,b\n1,2\n", "own.csv")]:
+        Path("own.npy").write_bytes(content)
+        with pytest.raises(DataError, match=rf"let its name end so: {name}$"):
+            load_user_file(Path("own.npy"))
+    assert how_to_convert(Path("a/one.png")) == "a data set is a folder of images: name the folder, a"
+
+
 def test_the_published_files_by_their_own_names_are_told_how_they_are_read(capsys: pytest.CaptureFixture[str]) -> None:
     for name, words in [
         ("t10k-images-idx3-ubyte.gz", "--data mnist"),
-        ("binarized_mnist_test.amat.gz", "binarized-mnist"),
+        ("binarized_mnist_test", "binarized-mnist"),
     ]:
         Path(name).write_bytes(b"?")
         run("train", "--data", name, "--out", "run")

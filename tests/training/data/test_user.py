@@ -73,9 +73,9 @@ X = rows()
 BAD_ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
     "a NaN": (
         {"x": np.where(X[4, 1] == X, np.nan, X)},
-        "x holds NaN or infinite values .1 of 20 rows, the first is row 4",
+        "x holds NaN .1 of 20 rows, the first is row 4",
     ),
-    "an infinity": ({"x": np.where(X[4, 1] == X, -np.inf, X)}, "the first is row 4"),
+    "an infinity": ({"x": np.where(X[4, 1] == X, -np.inf, X)}, "x holds infinite values .1 of 20 rows, .* row 4"),
     "strings": ({"x": X.astype(str)}, "dtype <U.*numbers are needed"),
     "complex": ({"x": X.astype(complex)}, "dtype complex128, but numbers are needed"),
     "dates": ({"x": X.astype("M8[s]")}, "dtype datetime64.*numbers are needed"),
@@ -98,12 +98,12 @@ def test_arrays_that_cannot_be_trained_on_are_refused_by_name_and_cause(tmp_path
     assert "own" in str(caught.value)
 
 
-@pytest.mark.parametrize("y", [np.arange(19), np.arange(20.0), np.arange(20).reshape(20, 1), np.array(["a"] * 20)])
+@pytest.mark.parametrize("y", [np.arange(19), np.arange(20.0), np.arange(40).reshape(20, 2), np.array(["a"] * 20)])
 def test_labels_must_be_one_whole_number_for_each_row_where_they_are_used(tmp_path: Path, y: np.ndarray) -> None:
     path = str(saved(tmp_path / "own.npz", x=X, y=y))
     assert load_data(Config(data=path)).y_train is None  # not used: they stop nothing
     for config in (Config(data=path, conditional=True), Config(data=path, leave_out=1)):
-        with pytest.raises(DataError, match=r"own.npz: y must be 20 whole numbers"):
+        with pytest.raises(DataError, match=r"own.npz: y must be 20 (whole numbers|labels)"):
             load_data(config)
 
 
@@ -192,8 +192,8 @@ def test_an_npz_file_without_x_says_what_it_holds(tmp_path: Path) -> None:
         load_user_file(saved(tmp_path / "own.npz", a=X, b=X))
 
 
-def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+def test_a_missing_file_and_an_empty_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="there is no such file; if it has moved, name its folder"):
         load_user_file(tmp_path / "none.npy")
-    with pytest.raises(DataError, match="is a folder, not a file"):
+    with pytest.raises(DataError, match="holds no image"):
         load_user_file(tmp_path)

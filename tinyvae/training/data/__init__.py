@@ -21,7 +21,7 @@ def load(
     data: str, data_dir: Path | None = None, seed: int = 0, progress: Progress = lambda file: None,
     downloads: bool = True,
 ) -> Dataset:  # fmt: skip
-    """The data set called `data`: a name of NAMES, "two-gaussians:N", or the path of a .npy or .npz file.
+    """The data set called `data`: a name of NAMES, "two-gaussians:N", or a path (see `found.find`).
 
     data_dir  where published files are looked for and downloaded to (default: the user's cache directory); if it has a
               folder of the data set's name, that one

@@ -34,6 +34,8 @@ class Stored:
     shape: tuple[int, ...]
     dtype: np.dtype
     read: Callable[[], np.ndarray]
+    map: Callable[[], np.ndarray] | None = None  # the array where it lies in the file, read-only, if it can be had so
+    fortran: bool = False  # the first index is the fastest one
 
     @property
     def size(self) -> int:
@@ -76,14 +78,19 @@ def open_arrays(path: Path) -> Iterator[Arrays]:
 def _npy(path: Path, file: io.BufferedReader, size: int) -> Stored:
     with _damage(path):
         file.seek(0)
-        shape, dtype, start = _header(file.read(PREFIX + HEADER))
+        shape, fortran, dtype, start = _header(file.read(PREFIX + HEADER))
 
     def read() -> np.ndarray:
         with _damage(path):
             file.seek(0)
             return np.lib.format.read_array(file, allow_pickle=False)
 
-    stored = Stored(shape, dtype, read)
+    def mapped() -> np.ndarray:
+        with _damage(path):  # the map lives on when the file is closed
+            order = "F" if fortran else "C"
+            return np.memmap(file, dtype, "r", start, shape, order)  # pyright: ignore - any open file will do
+
+    stored = Stored(shape, dtype, read, None if dtype.hasobject else mapped, fortran)
     if not dtype.hasobject and size - start < stored.size:
         with _damage(path):
             raise ValueError(f"it is cut short: {stored} is {stored.size:,} bytes, but {size - start:,} follow")
@@ -101,34 +108,34 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, size: i
             head = member.read(PREFIX + HEADER)
         if head[: len(MAGIC)] != MAGIC:
             raise ValueError(f"{name} is no array; save arrays with numpy.savez(file, x=x, y=y)")
-        shape, dtype, start = _header(head)
+        shape, fortran, dtype, start = _header(head)
 
     def read() -> np.ndarray:
         with _damage(path), archive.open(info) as member:
             return np.lib.format.read_array(member, allow_pickle=False)
 
-    stored = Stored(shape, dtype, read)
+    stored = Stored(shape, dtype, read, None, fortran)
     if not dtype.hasobject and start + stored.size != info.file_size:
         with _damage(path):
             raise ValueError(f"{name}, {stored}, is {stored.size:,} bytes, but it holds {info.file_size - start:,}")
     return stored
 
 
-def _header(head: bytes) -> tuple[tuple[int, ...], np.dtype, int]:
-    """Shape, dtype and where the numbers begin, from a file's first bytes. Raises ValueError if they are none."""
+def _header(head: bytes) -> tuple[tuple[int, ...], bool, np.dtype, int]:
+    """Shape, Fortran's order or not, dtype, where the numbers begin: from a file's first bytes. Raises ValueError."""
     file = io.BytesIO(head)
     version = np.lib.format.read_magic(file)
     if version not in ((1, 0), (2, 0), (3, 0)):
         raise ValueError(f"its format version, {version}, is none of NumPy's")
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     try:
-        shape, _, dtype = read(file, max_header_size=HEADER)
+        shape, fortran, dtype = read(file, max_header_size=HEADER)
     except Exception as error:  # whatever Python's parser makes of it, MemoryError for deep brackets among it
         long = len(head) == PREFIX + HEADER and file.tell() == len(head)
         raise ValueError("its header is far too long" if long else "its header cannot be read") from error
     if any(n < 0 for n in shape):
         raise ValueError(f"its header names the shape {shape}")
-    return shape, dtype, file.tell()
+    return shape, fortran, dtype, file.tell()
 
 
 class _Careful(io.BufferedReader):

@@ -1,21 +1,15 @@
-"""Files of other formats: the line of Python that makes a .npy file of each. tinyvae reads .npy and .npz alone."""
+"""Files of formats that are not read (see `readers` for those that are): the line of Python that makes a .npy file."""
 
 from pathlib import Path
 
+from tinyvae.training.data.readers import ending_of
+
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm")
-SUFFIXES = (".npy", ".npz")  # in any case
 SAVE = "save numbers with numpy.save"
 
 # For each ending, what is to be imported, and the rows as an expression of the file's name {f}.
-_TEXT = 'np.loadtxt({f}, delimiter="{d}", ndmin=2, skiprows=1)'
 _READ: dict[str, tuple[str, str]] = {
-    ".csv": ("", _TEXT.replace("{d}", ",")),
-    ".tsv": ("", _TEXT.replace("{d}", r"\t")),
-    ".txt": ("", "np.loadtxt({f}, ndmin=2)"),
-    ".dat": ("", "np.loadtxt({f}, ndmin=2)"),
-    ".amat": ("", "np.loadtxt({f}, ndmin=2)"),
     ".npy.gz": ("gzip, ", "np.load(gzip.open({f}))"),
-    ".parquet": ("pandas as pd, ", "pd.read_parquet({f}).to_numpy(float)"),
     ".feather": ("pandas as pd, ", "pd.read_feather({f}).to_numpy(float)"),
     ".xlsx": ("pandas as pd, ", "pd.read_excel({f}).to_numpy(float)"),
     ".xls": ("pandas as pd, ", "pd.read_excel({f}).to_numpy(float)"),
@@ -26,10 +20,8 @@ _READ: dict[str, tuple[str, str]] = {
     ".safetensors": ("safetensors.numpy, ", 'safetensors.numpy.load_file({f})["x"]'),
     ".pkl": ("pathlib, pickle, ", "np.asarray(pickle.loads(pathlib.Path({f}).read_bytes()))"),
 }
-_ALIKE = {".hdf5": ".h5", ".hdf": ".h5", ".pth": ".pt", ".pickle": ".pkl", ".pq": ".parquet", ".data": ".csv"}
+_ALIKE = {".hdf5": ".h5", ".hdf": ".h5", ".pth": ".pt", ".pickle": ".pkl"}
 _NOTE = {
-    ".csv": "skiprows=1 passes over a line of names",
-    ".tsv": "skiprows=1 passes over a line of names",
     ".mat": 'for "x" the name in the file: print(scipy.io.whosmat({f}))',
     ".h5": 'for "x" the name in the file: print(list(h5py.File({f})))',
     ".safetensors": 'for "x" the name in the file',
@@ -48,15 +40,17 @@ _SIGNATURES = (
 
 
 def is_path(data: str) -> bool:
-    """The name is that of a .npy or .npz file."""
-    return Path(data).suffix.lower() in SUFFIXES
+    """The name is that of a file of a format that is read."""
+    return bool(ending_of(Path(data)))
 
 
 def how_to_convert(path: Path) -> str:
-    """What to do with a file, or a folder, that is no .npy or .npz: a line of Python, and what to know about it."""
+    """What to do with a file, or a folder, that is not read: a line of Python, and what to know about it."""
     if path.is_dir():
         return _images(f"sorted(pathlib.Path({str(path)!r}).glob('*.png'))", path.name)
     ending = _ending(path)
+    if ending in (".png", ".jpg", ".jpeg"):
+        return f"a data set is a folder of images: name the folder, {path.parent}"
     if ending in IMAGES:
         return _images(f"sorted(pathlib.Path({str(path.parent)!r}).glob('*{ending}'))", "images")
     if "ubyte" in path.name:
@@ -79,16 +73,15 @@ def other_kind(path: Path, begin: bytes) -> tuple[str, str]:
 
 
 def _ending(path: Path) -> str:
-    """The name's ending, in small letters; without .gz where what reads the file unpacks it too."""
+    """The name's ending, in small letters."""
     name = path.name.lower()
     ending = Path(name.removesuffix(".gz")).suffix
-    ending = _ALIKE.get(ending, ending)
-    if name.endswith(".gz") and ending not in (".csv", ".tsv", ".txt", ".dat", ".amat"):
-        ending += ".gz"
-    return ending
+    return _ALIKE.get(ending, ending) + (".gz" if name.endswith(".gz") else "")
 
 
 def _line(path: Path, ending: str) -> str:
+    if ending_of(Path(f"x{ending}")):
+        return f"let its name end so: {_renamed(path.name, ending)}"
     if ending not in _READ:
         return "save its rows with numpy.save('my.npy', x), x being an array of numbers, (rows, columns)"
     imports, rows = _READ[ending]
@@ -104,6 +97,10 @@ def _images(paths: str, name: str) -> str:
         f"in Python: import pathlib, numpy as np; from PIL import Image; np.save({_out(name)!r}, np.stack({images}) / "
         "np.float32(255))  # grey images, all of one size"
     )
+
+
+def _renamed(name: str, ending: str) -> str:
+    return Path(name).stem + ending
 
 
 def _out(name: str) -> str:

@@ -8,7 +8,8 @@ import numpy as np
 from tinyvae.training.data import load
 from tinyvae.training.data.memory import enough_memory
 from tinyvae.training.data.published import Progress
-from tinyvae.training.data.user import fewer, read_user_rows
+from tinyvae.training.data.readers.layout import fewer
+from tinyvae.training.data.user import read_user_rows
 
 PARTS = ("test", "train", "all")
 
@@ -29,7 +30,7 @@ def load_rows(
 ) -> Rows:
     """The rows of a data set: its "test" part, its "train" part, or "all" (first train, then test).
 
-    A user's .npy or .npz file has no parts here: all its rows, in the file's order. See `tinyvae.load_data` for names.
+    A user's file has no parts here: all its rows, in the file's order. See `tinyvae.load_data` for names.
     Raises DataError if the data cannot be had.
     """
     if Path(data).suffix:

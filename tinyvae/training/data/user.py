@@ -1,19 +1,18 @@
-"""A user's own data: .npy, or .npz with `x` and optionally `y`."""
+"""A user's own data as a `Dataset`: what `find` finds, with whole-number labels and numbers that are all there."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from tinyvae.errors import DataError
-from tinyvae.training.data.arrays import Arrays, Stored, open_arrays
-from tinyvae.training.data.dataset import Dataset, split
+from tinyvae.training.data.dataset import MIN_ROWS, MIN_TEST_ROWS, Dataset, split
+from tinyvae.training.data.found import Found, Part, find
 from tinyvae.training.data.memory import enough_memory
-from tinyvae.training.data.regular import problem
+from tinyvae.training.data.readers.layout import chunks, fewer, looking
+from tinyvae.training.data.readers.observed import LISTED
 
 TEST_FRACTION = 0.1
-LISTED = 10  # arrays, or columns, that a message names
 
 
 class UserRows(NamedTuple):
@@ -26,107 +25,81 @@ class UserRows(NamedTuple):
 
 
 def load_user_file(path: Path) -> Dataset:
-    """A user's rows, a tenth of them kept for testing. Raises DataError for anything that cannot be trained on."""
-    x, y, image_shape, label_problem = read_user_rows(path)
-    with enough_memory(x.nbytes, f"{path}: x, {x.shape} {x.dtype}", fewer(path), already=x.nbytes):  # and the parts
-        return split(path.stem, x, y, TEST_FRACTION, image_shape=image_shape, label_problem=label_problem)
+    """A user's rows, a tenth of them kept for testing where the file has no rows for that of its own.
+
+    Raises DataError for anything that cannot be trained on.
+    """
+    found = find(path)
+    if found.test is None:
+        x, y, image_shape, label_problem = _all_rows(path, found)
+        held = 0 if isinstance(x, np.memmap) else x.nbytes
+        with enough_memory(x.nbytes, f"{path}: x, {x.shape} {x.dtype}", fewer(path), already=held):  # and the parts
+            return split(found.name, x, y, TEST_FRACTION, image_shape=image_shape, label_problem=label_problem)
+    train, y_train, image_shape, train_problem = _joined(path, found, [found.train, found.valid])
+    test, y_test, _, test_problem = _joined(path, found, [found.test])
+    if len(train) < MIN_ROWS or len(test) < MIN_TEST_ROWS:
+        raise DataError(f"{path}: {len(train)} rows to train on and {len(test)} to test on are too few")
+    if y_train is None or y_test is None:
+        y_train = y_test = None
+    return Dataset(found.name, train, test, y_train, y_test, image_shape=image_shape,
+                   label_problem=train_problem or test_problem)  # fmt: skip
 
 
 def read_user_rows(path: Path) -> UserRows:
-    """The rows and labels of a file.
+    """The rows and labels of a file: of all its parts, in the order train, valid, test.
 
-    The file's x is (rows, columns), or (rows, height, width) for images; its y (rows,) holds whole numbers.
     Raises DataError, naming the file, the cause and a remedy, for any other x; labels that are no such y are left out,
     with the reason: whoever needs them says it.
     """
-    wrong = problem(path)
-    if wrong == "there is no such file":
-        raise DataError(f"{path}: {wrong}; if it has moved, name its folder with --data-dir")
-    with open_arrays(path) as arrays:
-        if "x" not in arrays.names:
-            raise DataError(f"{path}: {_without_x(path, arrays)}")
-        stored = arrays.find("x")
-        _check(path, stored)
-        target = _kept_as(stored.dtype)
-        needed = stored.size + (0 if target == stored.dtype else stored.size // stored.dtype.itemsize * target.itemsize)
-        with enough_memory(needed, f"{path}: x, {stored}", fewer(path)):
-            x = stored.read()
-            image_shape = (x.shape[1], x.shape[2]) if x.ndim == 3 else None
-            x = x.reshape(x.shape[0], -1)
-            if x.dtype.kind == "f":
-                _check_finite(path, x)
-            with np.errstate(over="ignore"):
-                x = x.astype(target, copy=False)
-            if stored.dtype.itemsize > 8 and not np.isfinite(x).all():
-                raise DataError(
-                    f"{path}: x holds long doubles beyond float64; bring them there: x = x / np.abs(x).max()"
-                )
-        y, label_problem = _labels(path, arrays, len(x)) if "y" in arrays.names else (None, "")
-    return UserRows(x, y, image_shape, label_problem)
+    return _all_rows(path, find(path))
 
 
-def _kept_as(dtype: np.dtype) -> np.dtype:
-    """Bytes stay bytes, floats of at most 4 bytes become float32, all other numbers float64."""
-    if dtype in (bool, np.uint8):
-        return np.dtype(np.uint8)
-    return np.dtype(np.float32 if dtype.kind == "f" and dtype.itemsize <= 4 else np.float64)
+def _all_rows(path: Path, found: Found) -> UserRows:
+    return _joined(path, found, [found.train, found.valid, found.test])
 
 
-# --------------------------------------------------------------------------------------- what x must be, and what helps
+def _joined(path: Path, found: Found, parts: list[Part | None]) -> UserRows:
+    there = [part for part in parts if part is not None]
+    for part in there:
+        _check_observed(path, part.x)
+    labels = [_whole_numbers(path, part) for part in there]
+    label_problem = next((problem for _, problem in labels if problem), "")
+    y = None if any(y is None for y, _ in labels) else np.concatenate([y for y, _ in labels if y is not None])
+    if len(there) == 1:
+        x = there[0].x
+    else:
+        size = sum(part.x.nbytes for part in there)
+        with enough_memory(size, f"{path}: all its parts", fewer(path), already=size):
+            x = np.concatenate([part.x for part in there])
+    shape = found.image_shape
+    grey = (shape[0], shape[1]) if shape is not None and len(shape) == 2 else None
+    return UserRows(x, y, grey, label_problem)
 
 
-def _check(path: Path, x: Stored) -> None:
-    """Raises DataError unless x holds numbers, in rows or images."""
-    if x.dtype.kind not in "buif":
-        kind = f"{len(x.dtype.names)} fields (records)" if x.dtype.names else f"dtype {x.dtype}"
-        raise DataError(f"{path}: x has {kind}, but numbers are needed; {_as_numbers(path, x.dtype)}")
-    if len(x.shape) not in (2, 3) or 0 in x.shape:
-        right = "(rows, columns) or (rows, height, width) is needed"
-        raise DataError(f"{path}: x has shape {x.shape}, but {right}{_as_rows(x.shape)}")
+def _whole_numbers(path: Path, part: Part) -> tuple[np.ndarray | None, str]:
+    """Labels as whole numbers, or None and the reason why they are of no use."""
+    y = part.y
+    if y is None or y.dtype.kind in "ui":
+        return y, part.label_problem
+    if y.dtype.kind == "b":
+        return y.astype(np.uint8), ""
+    remedy = (
+        "y = y.astype(int)" if y.dtype.kind == "f" else "number the labels: y = np.unique(y, return_inverse=True)[1]"
+    )
+    return None, f"{path}: y must be {len(y)} whole numbers, one for each row of x, not {y.dtype} {y.shape}; {remedy}"
 
 
-def _as_numbers(path: Path, dtype: np.dtype) -> str:
-    if dtype.hasobject:
-        return (
-            f"it holds Python objects, which are never unpickled; if you trust the file: x = np.load({str(path)!r}, "
-            "allow_pickle=True).astype(float), and save that with numpy.save"
-        )
-    if dtype.names:
-        return "put its fields side by side: x = np.stack([x[name].astype(float) for name in x.dtype.names], axis=1)"
-    return {
-        "U": "if they are numbers written out: x = x.astype(float)",
-        "S": "if they are numbers written out: x = x.astype(float)",
-        "c": "real and imaginary parts side by side: x = np.concatenate([x.real, x.imag], axis=1)",
-        "M": "as days since the first: x = (x - x.min()) / np.timedelta64(1, 'D')",
-        "m": "as days: x = x / np.timedelta64(1, 'D')",
-    }.get(dtype.kind, "save numbers with numpy.save")
-
-
-def _as_rows(shape: tuple[int, ...]) -> str:
-    """How such an array becomes rows; nothing for an empty one."""
-    if 0 in shape or not shape:
-        return ""
-    if len(shape) == 1:
-        return "; rows of one number: x = x[:, None]"
-    if len(shape) == 4 and shape[1] == 1:
-        return f"; grey images: x = x[:, 0], which is ({shape[0]}, {shape[2]}, {shape[3]})"
-    if len(shape) == 4 and shape[3] == 1:
-        return f"; grey images: x = x[..., 0], which is {shape[:3]}"
-    if len(shape) == 4 and (shape[3] in (3, 4) or shape[1] in (3, 4)):
-        axis = -1 if shape[3] in (3, 4) else 1
-        return (
-            f"; colour is not drawn: x = x.mean(axis={axis}) makes grey images, x = x.reshape(len(x), -1) flat rows of "
-            "all the colours"
-        )
-    return "; flat rows: x = x.reshape(len(x), -1)"
-
-
-def _check_finite(path: Path, x: np.ndarray) -> None:
-    """Raises DataError if a number is NaN or infinite: where, how many, and what to take away."""
-    bad = ~np.isfinite(x)  # (rows, data)
-    rows, columns = np.flatnonzero(bad.any(axis=1)), np.flatnonzero(bad.any(axis=0))
-    if not rows.size:
+def _check_observed(path: Path, x: np.ndarray) -> None:
+    """Raises DataError if a number is NaN: where, how many, and what to take away."""
+    if x.dtype.kind != "f":
         return
+    with looking(path, "x", x):
+        if not any(np.isnan(x[place]).any() for place in chunks(x)):
+            return
+        missing = [(np.isnan(x[place]).any(axis=1), np.isnan(x[place]).any(axis=0)) for place in chunks(x)]
+        bad_rows = np.concatenate([rows for rows, _ in missing])  # (rows,)
+        bad_columns = np.any([columns for _, columns in missing], axis=0)  # (data,)
+    rows, columns = np.flatnonzero(bad_rows), np.flatnonzero(bad_columns)
     where = f"{rows.size} of {len(x)} rows, the first is row {rows[0]}"
     if columns.size <= LISTED:
         where += f"; in column{'s' * (columns.size > 1)} {', '.join(map(str, columns))}"
@@ -135,83 +108,5 @@ def _check_finite(path: Path, x: np.ndarray) -> None:
     elif columns.size <= x.shape[1] / 2:
         remedy = f"remove these columns: x = x[:, np.isfinite(x).all(axis=0)] leaves {x.shape[1] - columns.size}"
     else:
-        remedy = "fill in the mean of the column: x[~np.isfinite(x)] = np.nan; x = np.where(np.isnan(x), "
-        remedy += "np.nanmean(x, axis=0), x)"
-    raise DataError(f"{path}: x holds NaN or infinite values ({where}); {remedy}")
-
-
-def _without_x(path: Path, arrays: Arrays) -> str:
-    """What an .npz file without x holds, and the line that makes one with x of it."""
-    names = arrays.names
-    if {"data", "indices", "indptr", "shape"} <= set(names):
-        line = f"import numpy as np, scipy.sparse; np.save({path.stem + '.npy'!r}, "
-        return f"is a sparse matrix of SciPy; in Python: {line}scipy.sparse.load_npz({str(path)!r}).toarray())"
-    found: dict[str, Stored] = {}
-    for name in names[:LISTED]:
-        try:
-            found[name] = arrays.find(name)
-        except DataError:  # of one array; the others may be what is wanted
-            continue
-    listed = [f"{name} {found[name]}" if name in found else name for name in names[:LISTED]]
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return f"holds {', '.join(listed) or 'nothing'}{more}, but the data must be called x{_renamed(path, found)}"
-
-
-def _renamed(path: Path, found: dict[str, Stored]) -> str:
-    """The line that calls the likeliest arrays x and y: the largest of numbers, and whole numbers for its rows."""
-    train, test = (
-        next((n for n in found if n.lower() in (f"x_{part}", f"{part}_x", f"{part}_images")), None)
-        for part in ("train", "test")
-    )
-    tables = {n: a for n, a in found.items() if a.dtype.kind in "buif" and len(a.shape) > 1}
-    if not tables:
-        return ""
-    parts = [train, test] if train in tables and test in tables else [max(tables, key=lambda n: tables[n].size)]
-    whole = {n: a for n, a in found.items() if len(a.shape) == 1 and a.dtype.kind in "bui"}
-    y = [next((n for n, a in whole.items() if a.shape[0] == tables[p].shape[0]), None) for p in parts]
-    x, labels = _joined(parts), "" if None in y else f", y={_joined(y)}"
-    out = f"{path.stem}-x.npz"
-    return f"; in Python: import numpy as np; f = np.load({str(path)!r}); np.savez({out!r}, x={x}{labels})"
-
-
-def _joined(names: Sequence[str | None]) -> str:
-    arrays = ", ".join(f"f[{name!r}]" for name in names)
-    return arrays if len(names) == 1 else f"np.concatenate([{arrays}])"
-
-
-def fewer(path: Path) -> str:
-    """The remedy for too little memory."""
-    if path.suffix.lower() == ".npy":
-        name = str(path)
-        return f"take every tenth row: np.save('fewer.npy', np.load({name!r}, mmap_mode='r')[::10])"
-    return "save fewer rows, or the same as float32 or as bytes"
-
-
-# --------------------------------------------------------------------------------------------------------------- labels
-
-
-def _labels(path: Path, arrays: Arrays, rows: int) -> tuple[np.ndarray | None, str]:
-    """y, or None and the reason why it is of no use."""
-    try:
-        stored = arrays.find("y")
-    except DataError as error:
-        return None, str(error)
-    if stored.shape == (rows,) and stored.dtype.kind in "bui":
-        y = stored.read()
-        return y.astype(np.uint8) if y.dtype == bool else y, ""
-    message = f"{path}: y must be {rows} whole numbers, one for each row of x, not {stored.dtype} {stored.shape}"
-    return None, f"{message}{_as_labels(stored, rows)}"
-
-
-def _as_labels(y: Stored, rows: int) -> str:
-    if y.shape in ((rows, 1), (1, rows)):
-        return "; y = y.ravel()" + (".astype(int)" if y.dtype.kind == "f" else "")
-    if len(y.shape) == 2 and y.shape[0] == rows and y.dtype.kind in "buif":
-        return "; if y is one-hot: y = y.argmax(axis=1)"
-    if y.shape != (rows,):
-        return ""
-    if y.dtype.kind == "f":
-        return "; y = y.astype(int)"
-    if y.dtype.hasobject:
-        return "; save it as an array of strings or numbers, not of objects: y = y.astype(str)"
-    return "; number the labels: y = np.unique(y, return_inverse=True)[1]"
+        remedy = "fill in the mean of the column: x = np.where(np.isnan(x), np.nanmean(x, axis=0), x)"
+    raise DataError(f"{path}: x holds NaN ({where}); {remedy}")
