@@ -3,19 +3,27 @@
 NumPy reports its arrays to tracemalloc. What a step holds at its peak beyond what was there before is compared at two
 batch sizes: an array made in a step would hold a number for each row, and grow with the batch.
 
+--file-gb N writes a .npy file of N GB and trains on it for an epoch, with the process's own memory limited to LIMIT
+bytes, as by `ulimit -d`; its peak is what the process has for itself, without the file's pages that the system keeps.
+
 --beside DIR compares the peak of a process that trains some nets with that of another checkout's: a tiny net shows what
 the process needs in itself. Data is two batches, so that it does not count.
 """
 
 import argparse
+import contextlib
 import os
+import resource
 import subprocess
 import sys
 import tempfile
+import time
 import tracemalloc
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from benchmarks import beside
 from benchmarks.beside import OTHER, THIS
@@ -26,7 +34,7 @@ from benchmarks.shapes import SHAPES, TINY, Shape
 from benchmarks.step import positive
 from benchmarks.train import check_folder
 from tinyvae.errors import UsageError
-from tinyvae.training.trainer import RunState
+from tinyvae.training.engine import RunState
 
 HELP = "peak memory of training commands, and the bytes that a step allocates"
 SHAPE = SHAPES["784-400-20"]
@@ -40,11 +48,13 @@ BESIDE = [
     )
 ]  # fmt: skip
 BESIDE_STEPS = 5
+LIMIT = 2_500_000 * 1024  # bytes, as `ulimit -d 2500000` has it
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options of `memory`, and of nothing else."""
     parser.add_argument("--data-dir", type=Path, help="the folder with MNIST's four files (default: only the digits)")
+    parser.add_argument("--file-gb", type=float, metavar="N", help="train on a .npy file of N GB that is read in place")
     beside.add_options(parser, positive)
 
 
@@ -55,6 +65,9 @@ def run(args: argparse.Namespace, save: Save) -> dict[str, Any]:
     beside.check_options(args)
     if args.beside:
         return run_beside(args, save)
+    if args.file_gb is not None:
+        print(f"training on a file of {args.file_gb:g} GB", flush=True)
+        return {"file_gb": args.file_gb, "bytes": peak_on_a_file(args.file_gb)}
     commands = {"digits": ["--data", "digits", "--epochs", "1"]}
     if args.data_dir is not None:
         check_folder(args.data_dir)
@@ -98,6 +111,31 @@ def peak(options: list[str]) -> int:
     return usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)  # KiB, but bytes on macOS
 
 
+def peak_on_a_file(gigabytes: float) -> int:
+    """The most memory of its own, in bytes, that a process has which trains on a file of that size. Linux alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        path, rows = Path(folder) / "large.npy", int(gigabytes * 1e9 / (4 * 784))
+        x = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(rows, 784))
+        few = np.random.default_rng(0).random((10_000, 784), dtype=np.float32)
+        for start in range(0, rows, len(few)):
+            x[start : start + len(few)] = few[: rows - start]
+        del x
+        options = ["--data", str(path), "--epochs", "1", "--batch-size", "2048", "--hidden", "32", "--latent", "2"]
+        command = [sys.executable, "-m", "tinyvae.train", *options, "--no-figures", "--out", f"{folder}/run"]
+        limited = lambda: resource.setrlimit(resource.RLIMIT_DATA, (LIMIT, LIMIT))
+        environment = child_environment(os.environ, ours=False)
+        child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, preexec_fn=limited)
+        most = 0
+        while child.poll() is None:
+            with contextlib.suppress(OSError, IndexError):  # it has just ended
+                status = Path(f"/proc/{child.pid}/status").read_text()
+                most = max(most, 1024 * int(status.split("RssAnon:")[1].split()[0]))
+            time.sleep(0.1)
+    if child.returncode != 0:
+        raise ChildError(f"tinyvae train ended with exit code {child.returncode}")
+    return most
+
+
 def allocated(shape: dict[str, Any]) -> int:
     """In a process of its own: by how many bytes memory grows at most within a training step after the first few."""
     s = Shape.from_dict(shape)
@@ -128,6 +166,10 @@ def tables(results: dict[str, Any]) -> list[Table]:
         ]
         header = ("", "this checkout", "the other", "other over this")
         return [Table(f"peak memory of a process that trains, MiB, {beside.how(results)}", header, rows)]
+    if "file_gb" in results:
+        rows = [(f"{results['file_gb']:g} GB", f"{results['bytes'] / 1e6:,.0f}")]
+        title = f"peak memory of its own, MB, of a process that trains on a .npy file, limited to {LIMIT / 1e9:.1f} GB"
+        return [Table(title, ("file", "MB"), rows)]
     peaks = [(p["command"], f"{p['bytes'] / 2**20:,.0f}") for p in results["peaks"]]
     steps = [(f"{a['batch']:,}", f"{a['bytes']:,}", f"{a['smallest_array']:,}") for a in results["allocated"]]
     return [

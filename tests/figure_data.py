@@ -16,7 +16,14 @@ def dataset(kind: str, labels: bool = True, train: int = 20, test: int = 12) -> 
     rng = np.random.default_rng(0)
     x_train, x_test = (rng.uniform(0, 1, (n, width)) for n in (train, test))
     y_train, y_test = (3 * np.arange(n) // n if labels else None for n in (train, test))
-    return Dataset("tiny", x_train, x_test, y_train, y_test, image_shape=(3, 2) if kind == "images" else None)
+    return Dataset(
+        "tiny",
+        x_train,
+        y_train=y_train,
+        x_valid=x_test,
+        y_valid=y_test,
+        image_shape=(3, 2) if kind == "images" else None,
+    )
 
 
 def model_for(data: Dataset, latent: int = 2, likelihood: str = "bernoulli") -> tinyvae.VAE:

@@ -2,9 +2,11 @@
 
 import csv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from tinyvae import load_data
 from tinyvae.commands import main
 from tinyvae.training.data import load_digits
 
@@ -25,6 +27,14 @@ def small_digits(folder: Path) -> Path:
     assert digits.y_train is not None
     path = folder / "own.npz"
     np.savez(path, x=digits.x_train[:60].reshape(60, 8, 8) / 16, y=digits.y_train[:60])
+    return path
+
+
+def held_out(data: str | Path, path: Path) -> Path:
+    """The test rows of a data set as a file: a run that holds these out has metrics of the test rows."""
+    dataset = load_data(str(data))
+    labels: dict[str, Any] = {} if dataset.y_test is None else {"y": dataset.y_test}
+    np.savez(path, x=dataset.values(dataset.x_test), **labels)
     return path
 
 

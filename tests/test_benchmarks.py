@@ -43,9 +43,9 @@ from tinyvae.training import data
 from tinyvae.training.adam import Adam
 from tinyvae.training.batches import DRAWN
 from tinyvae.training.data import Dataset
+from tinyvae.training.engine import RunState
 from tinyvae.training.graph_step import GraphStep
 from tinyvae.training.metrics import Row
-from tinyvae.training.trainer import RunState
 
 ROOT = Path(__file__).parent.parent
 EACH_TINY = pytest.mark.parametrize("shape", TINY, ids=lambda shape: shape.name)
@@ -314,6 +314,11 @@ def test_every_command_and_the_report(
     for picture in re.findall(r"\]\((.+?\.png)\)", text):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
     assert len(list((tmp_path / "figures").iterdir())) == 4  # memory has none
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc says what a process has")
+def test_a_file_is_trained_on_in_place() -> None:
+    assert 2**24 < memory.peak_on_a_file(0.02) < 2**30
 
 
 def test_the_peak_memory_is_that_of_the_command() -> None:

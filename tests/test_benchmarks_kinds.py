@@ -175,7 +175,7 @@ def test_the_trainers_own_steps_are_timed(kind: str) -> None:
     built = ours.build(replace(KINDS[kind], rows=KINDS[kind].batch * 4), "numpy", "numpy", False)
     assert len(built.step_times(warmup=2, steps=5)) == 5
     trainer, _ = built.trainer(lambda _: None)
-    shape, config = KINDS[kind], trainer.config
+    shape, config = KINDS[kind], built.config
     assert (trainer.objective.samples, trainer.train_batches.draws) == (max(shape.draws, 1), max(shape.draws, 1))
     assert isinstance(trainer.objective, IWAE) == bool(shape.draws)
     assert trainer.model.architecture == shape.architecture()

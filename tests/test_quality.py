@@ -145,7 +145,16 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 def test_a_run_is_that_of_the_train_command_and_is_used_again(shop: Workshop, tmp_path: Path) -> None:
     made = shop.train(hidden=(8,), latent=2, epochs=5, lr=1e-3)
     assert made.path.name == "data-digits-hidden-4-latent-2-epochs-2"
-    arguments = ["train", *words(made.options), "--quiet", "--no-figures", "--out", str(tmp_path / "run")]
+    arguments = [
+        "train",
+        *words(made.options),
+        "--valid",
+        "none",
+        "--quiet",
+        "--no-figures",
+        "--out",
+        str(tmp_path / "run"),
+    ]
     assert tinyvae_main(arguments) == 0
     table = [line.split(",")[2:] for line in (tmp_path / "run" / "metrics.csv").read_text().splitlines()]
     assert table == [line.split(",")[2:] for line in (made.path / "metrics.csv").read_text().splitlines()]
@@ -162,7 +171,7 @@ def test_a_run_that_was_stopped_is_gone_on_with(shop: Workshop, monkeypatch: pyt
         with pytest.raises(KeyboardInterrupt):
             shop.train(**options)
     whole = Workshop(shop.out.with_name("whole"), quick=True).train(**options)
-    assert shop.train(**options).last.test_loss == whole.last.test_loss
+    assert shop.train(**options).test.loss == whole.test.loss
 
 
 TRUE_ENTER = StopRequest.__enter__
@@ -191,7 +200,7 @@ def test_the_kl_of_each_dimension_sums_to_the_kl(shop: Workshop) -> None:
     made = shop.train(**collapse.NET)
     found = collapse.kl_of_each(made)
     assert found == sorted(found, reverse=True)
-    assert sum(found) == pytest.approx(made.last.test_kl, rel=1e-4)  # no draw of z is in it
+    assert sum(found) == pytest.approx(made.test.kl, rel=1e-4)  # no draw of z is in it
 
 
 # --------------------------------------------------------------------------------------------------- what the page says

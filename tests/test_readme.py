@@ -20,7 +20,7 @@ def test_the_python_blocks_run_in_one_go(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {}
-    assert len(blocks("python")) == 2
+    assert len(blocks("python")) == 4
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), namespace)
     assert capsys.readouterr().out.rstrip().endswith("ok")  # the gradient check that it prints

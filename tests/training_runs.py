@@ -11,9 +11,9 @@ import tinyvae
 from tinyvae.training import checkpoint as checkpoints
 from tinyvae.training.config import Config
 from tinyvae.training.data import Dataset
+from tinyvae.training.engine import Engine, RunState
 from tinyvae.training.metrics import Row
 from tinyvae.training.signals import StopRequest
-from tinyvae.training.trainer import RunState, Trainer
 
 ROWS, DATA, LATENT = 50, 6, 2
 
@@ -32,19 +32,19 @@ class Recorder:
         self.rows.append(row)
 
 
-def make(*, model: dict | None = None, **options) -> Trainer:
+def make(*, model: dict | None = None, **options) -> Engine:
     rng = np.random.default_rng(0)
     x = np.outer(rng.integers(0, 2, ROWS + 12), np.full(DATA, 215)) + rng.integers(0, 40, (ROWS + 12, DATA))
     x = x.astype(np.uint8)  # two kinds of rows, dark and light, and noise
-    dataset = Dataset("pixels", x[:ROWS], x[ROWS:], scale=1 / 255)
+    dataset = Dataset("pixels", x[:ROWS], x_valid=x[ROWS:], scale=1 / 255)
     config = Config(**{"data": "pixels.npy", "backend": "numpy", "epochs": 3, "batch_size": 16, **options}).resolved(
         ROWS
     )
     vae = tinyvae.VAE(DATA, (5,), LATENT, **{"dtype": config.dtype, "kernels": config.kernels, **(model or {})})
-    return Trainer(vae, dataset, config, Recorder())
+    return Engine(vae, dataset, config, Recorder())
 
 
-def recorded(trainer: Trainer) -> Recorder:
+def recorded(trainer: Engine) -> Recorder:
     assert isinstance(trainer.listener, Recorder)
     return trainer.listener
 

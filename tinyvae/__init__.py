@@ -36,6 +36,8 @@ if TYPE_CHECKING:  # what there is; the table below says the same to Python
     from tinyvae.training.checkpoint import load as load
     from tinyvae.training.checkpoint import save as save
     from tinyvae.training.data import load as load_data  # noqa: F401 - for users
+    from tinyvae.training.trainer import Trainer as Trainer
+    from tinyvae.training.trainer import fit as fit
     from tinyvae.uses.anomalies import anomaly_scores as anomaly_scores
     from tinyvae.uses.features import embed as embed
     from tinyvae.uses.restoring import denoise as denoise
@@ -63,6 +65,8 @@ _HOME = {  # name -> (module, name there; None: the module itself)
     "load": ("tinyvae.training.checkpoint", "load"),
     "save": ("tinyvae.training.checkpoint", "save"),
     "load_data": ("tinyvae.training.data", "load"),
+    "Trainer": ("tinyvae.training.trainer", "Trainer"),
+    "fit": ("tinyvae.training.trainer", "fit"),
     "anomaly_scores": ("tinyvae.uses.anomalies", "anomaly_scores"),
     "embed": ("tinyvae.uses.features", "embed"),
     "denoise": ("tinyvae.uses.restoring", "denoise"),

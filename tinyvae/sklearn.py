@@ -17,12 +17,13 @@ from tinyvae.backend import Array, to_host
 from tinyvae.errors import BackendError, NonFiniteError
 from tinyvae.model.estimates import log_likelihood
 from tinyvae.model.vae import CHUNK, VAE
+from tinyvae.objectives.elbo import ELBO
 from tinyvae.training import streams
-from tinyvae.training.config import Config
 from tinyvae.training.data import Dataset
+from tinyvae.training.engine import REMEDY as REMEDY_OF_COMMANDS
+from tinyvae.training.engine import Engine, RunState
 from tinyvae.training.metrics import Row
-from tinyvae.training.trainer import REMEDY as REMEDY_OF_COMMANDS
-from tinyvae.training.trainer import RunState, Trainer
+from tinyvae.training.options import Training, default_epochs
 
 try:
     from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -130,10 +131,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         missing = blas.hint() if self.verbose and self.model_.backend.name == "numpy" else None
         if missing is not None:
             print(f"[VAETransformer] {missing}")
-        config = Config(data="X", epochs=self.epochs, batch_size=self.batch_size)  # "X": of no data set that it knows
-        epochs = config.resolved(X.shape[0]).epochs
-        assert epochs is not None
-        return self._train(X, epochs)
+        return self._train(X, self.epochs or default_epochs(X.shape[0], self.batch_size))
 
     def partial_fit(self, X: Any, y: Any = None) -> "VAETransformer":
         """One epoch more, on these rows; y is ignored. Adam goes on where it was, after `fit` and after unpickling too.
@@ -184,13 +182,12 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         """So many epochs more, on X (rows, features): `tinyvae train`'s loop, resumed where the last call left it."""
         x = self._standardized(X)
         until = self._epochs_done + epochs
-        config = Config(
-            epochs=until, batch_size=int(self.batch_size), lr=float(self.learning_rate), beta=float(self.beta),
-            seed=self._seed,
+        options = Training(
+            epochs=until, batch_size=int(self.batch_size), lr=float(self.learning_rate), seed=self._seed,
+            objective=ELBO(float(self.beta)),
         )  # fmt: skip
         listener = _Listener(self._log_scale(), bool(self.verbose))
-        # It measures a test set after every epoch. There is none here: one row costs next to nothing.
-        trainer = Trainer(self.model_, Dataset("X", x, x[:1]), config, listener)
+        trainer = Engine(self.model_, Dataset("X", x), options, listener)
         trainer.state = RunState(epoch=self._epochs_done, updates=self._updates)
         if self._moments is not None:
             trainer.m[...], trainer.v[...] = (self.model_.backend.asarray(a) for a in self._moments)

@@ -14,8 +14,8 @@ from tinyvae.model.vae import VAE
 from tinyvae.training.batches import DRAWN, Batch, Batches
 from tinyvae.training.config import Config
 from tinyvae.training.data import Dataset
+from tinyvae.training.engine import Engine, RunState
 from tinyvae.training.metrics import Row
-from tinyvae.training.trainer import RunState, Trainer
 
 EPOCHS = 10**6  # more than any measurement runs
 
@@ -60,7 +60,7 @@ class Ours:
     def __init__(self, shape: Shape, kernels: str | None, backend: str, tf32: bool = False) -> None:
         self.shape, self.kernels, self.backend = shape, kernels, backend
         x, y = shape.pixels(), shape.labels()
-        self.dataset = Dataset("synthetic", x, x[:2], y, None if y is None else y[:2], scale=SCALE)
+        self.dataset = Dataset("synthetic", x, y_train=y, scale=SCALE)
         binarize = "dynamic" if shape.dynamic else "none"
         self.config = Config(
             data="synthetic", backend=backend, hidden=shape.hidden, latent=shape.latent, batch_size=shape.batch,
@@ -68,11 +68,11 @@ class Ours:
             lr=LR, epochs=EPOCHS, binarize=binarize, tf32=tf32, objective=shape.objective,
         ).resolved(shape.rows)  # fmt: skip
 
-    def trainer(self, act: Callable[[RunState], None]) -> tuple[Trainer, Listener]:
+    def trainer(self, act: Callable[[RunState], None]) -> tuple[Engine, Listener]:
         model = self.shape.model(backend=self.backend, kernels=self.kernels)
         model.start_at = lambda x: None  # type: ignore[method-assign]  # all candidates begin at the same weights
         listener = Listener(act)
-        return Trainer(model, self.dataset, self.config, listener), listener
+        return Engine(model, self.dataset, self.config, listener), listener
 
     def given_losses(self, batches: list[Given]) -> list[float]:
         losses: list[float] = []
@@ -109,7 +109,7 @@ class Ours:
         trainer.run(stop=lambda: listener.count >= steps)
         return losses[:steps], batches[:steps]
 
-    def check_rows(self, trainer: Trainer, state: RunState, x: np.ndarray) -> None:
+    def check_rows(self, trainer: Engine, state: RunState, x: np.ndarray) -> None:
         """Raises DisagreementError unless x is the data's rows that are next in the epoch's order, scaled."""
         start = (state.batch - 1) * self.shape.batch
         rows = trainer.train_batches.order(self.config.seed, state.epoch + 1)[start : start + self.shape.batch]
@@ -149,7 +149,7 @@ class Ours:
         return median((end - start) / (batches - 1) for start, end in zip(marks[2::2], marks[3::2], strict=True))
 
 
-def last_loss(trainer: Trainer) -> float:
+def last_loss(trainer: Engine) -> float:
     """Of the step that has just been made. The trainer itself looks at a GPU's losses only now and then."""
     return float(to_host(trainer.ring[len(trainer.ring_rows) - 1])[0])
 

@@ -44,7 +44,7 @@ def run(shop: Workshop, pictures: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"rows": len(rows.x), "digits": {}, "fooled": {}}
     for digit in range(10):
         here = rows.y == digit  # (rows,)
-        left_out = scores(shop.train(**NET, leave_out=digit), rows.x)  # (rows,)
+        left_out = scores(shop.train(**NET, leave_out=str(digit)), rows.x)  # (rows,)
         found["digits"][str(digit)] = {
             "auroc": auroc(left_out, here), "score": float(left_out[here].mean()),
             "others": float(left_out[~here].mean()), "all_seen": auroc(seen, here),

@@ -73,7 +73,7 @@ def run(shop: Workshop, pictures: Path) -> dict[str, Any]:
 def _outcome(name: str, made: Run, shop: Workshop) -> evidence.Outcome:
     """As `tinyvae recipes run` has it; the data where it lies today."""
     config = replace(made.config, data_dir=str(shop.data_dir)) if shop.data_dir else made.config
-    return evidence.Outcome(name, made.path, config, made.model, made.last)
+    return evidence.Outcome(name, made.path, config, made.model, made.test)
 
 
 def _overlay(run: Run, outcome: evidence.Outcome) -> Figure:
@@ -102,7 +102,7 @@ def _beside(made: list[tuple[str, Run]], lines: int = 5, columns: int = 8) -> Fi
         x = to_host(each.model.sample(lines * columns, np.random.default_rng([0, streams.SAMPLES])))  # (n, data)
         sheet = x.reshape(lines, columns, h, w).transpose(0, 2, 1, 3).reshape(lines * h, columns * w)
         axes.imshow(sheet, cmap="gray_r", vmin=0, vmax=1)
-        axes.set(xticks=[], yticks=[], title=f"{name}: test loss {each.last.test_loss:.2f} nats")
+        axes.set(xticks=[], yticks=[], title=f"{name}: test loss {each.test.loss:.2f} nats")
     return figure
 
 

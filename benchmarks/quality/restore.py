@@ -10,6 +10,7 @@ from benchmarks.output import Table
 from benchmarks.quality.runs import Workshop
 from benchmarks.quality.shown import save
 from tinyvae.training import streams
+from tinyvae.training.data.scale import column_moments
 from tinyvae.uses import restoring
 from tinyvae.uses.masks import add_noise, parse_mask
 from tinyvae.uses.pictures import GAP, restoration
@@ -37,7 +38,7 @@ def run(shop: Workshop, pictures: Path) -> dict[str, Any]:
     x, _ = made.test_rows(20 if shop.quick else ROWS)  # (rows, data)
     shape = made.dataset.image_shape
     assert shape is not None
-    mean, spread = restoring.moments(made.dataset)  # (data,) each
+    mean, spread = column_moments(made.dataset)  # (data,) each
     found: dict[str, Any] = {"rows": len(x), "masks": {}}
     columns: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for text in MASKS:

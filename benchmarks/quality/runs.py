@@ -1,6 +1,5 @@
 """Training runs that the experiments share: made by `tinyvae train`, kept in one folder, and used again."""
 
-import argparse
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,16 +12,18 @@ import numpy as np
 from tinyvae.backend import to_host
 from tinyvae.commands import evaluate as evaluate_command
 from tinyvae.commands import loading, train
+from tinyvae.commands.train_options import GROUPS
 from tinyvae.model.estimates import log_likelihood
 from tinyvae.model.vae import VAE
 from tinyvae.training import checkpoint, streams
-from tinyvae.training.batches import Batches
-from tinyvae.training.config import OPTIONS, Config
+from tinyvae.training.config import Config
 from tinyvae.training.data import Dataset
 from tinyvae.training.data.dataset import evenly_spread
-from tinyvae.training.metrics import Row, read_table
+from tinyvae.training.metrics import Evaluation, Row, read_table
+from tinyvae.training.run import batches_to_test, measured_on_test
 from tinyvae.uses.run_rows import as_trained
 
+ORDER = [name for names in GROUPS.values() for name in names]
 FETCHED = ("mnist", "binarized-mnist")  # data that lies in a folder of the user's
 Options = dict[str, Any]  # of `tinyvae train`, by their names there; lists and tuples for several values
 
@@ -43,6 +44,11 @@ class Run:
         """Its data, once somebody asks."""
         return self.load()
 
+    @cached_property
+    def test(self) -> Evaluation:
+        """The losses of the test rows after the last epoch."""
+        return measured_on_test(self.model, self.dataset, self.config)
+
     @property
     def last(self) -> Row:
         """The losses after the last epoch."""
@@ -51,6 +57,7 @@ class Run:
     def test_rows(self, most: int | None = None) -> tuple[np.ndarray, np.ndarray | None]:
         """The test rows as the model saw them, or `most` of them evenly spread: x (rows, data), y (rows,) or None."""
         stored, y = self.dataset.x_test, self.dataset.y_test
+        assert stored is not None
         chosen = evenly_spread(len(stored), most or len(stored))  # (rows,)
         if self.config.binarize == "dynamic" and most is None:
             x = self._drawn()
@@ -60,9 +67,7 @@ class Run:
 
     def _drawn(self) -> np.ndarray:
         """All test rows, made 0 and 1 by the very draws that `tinyvae evaluate` makes.  -> (rows, data)"""
-        assert self.config.batch_size is not None
-        d, draws = self.dataset, self.config.objective_part().samples
-        batches = Batches(self.model, d.x_test, d.scale, self.config.batch_size, True, d.y_test, draws)
+        batches = batches_to_test(self.model, self.dataset, self.config)
         return np.concatenate([to_host(x).copy() for x, _, _ in batches.in_order(self.config.seed)])
 
 
@@ -89,6 +94,7 @@ class Workshop:
         usual = Config()
         given = {name: tuple(v) if isinstance(v, list) else v for name, v in options.items()}
         options = {"data": "mnist"} | {n: v for n, v in given.items() if n == "data" or v != getattr(usual, n)}
+        options.pop("valid", None)  # no run here holds rows out: see `_make`
         if not self.quick:
             return options
         small: Options = {
@@ -101,22 +107,23 @@ class Workshop:
 
     def _make(self, path: Path, options: Options) -> None:
         """Train by the train command's own code, or go on with a run that was stopped."""
-        asked: dict[str, Any] = {"no_figures": True, "quiet": True, "backend": "numpy"}
+        asked: dict[str, Any] = {"backend": "numpy", "valid": "none"}  # all training rows, as in the papers
         if self.data_dir and options["data"] in FETCHED:  # where data lies is no part of a run: it may move
             asked["data_dir"] = str(self.data_dir)
         if checkpoint.saved_steps(path):
             last, _ = checkpoint.read_last(path)
             if last.run["state"]["epoch"] >= last.run["config"]["epochs"]:
                 return
-            asked["resume"] = str(path)
+            place: dict[str, Any] = {"resume": path}
         else:
-            asked |= options | {"out": str(path)}
+            place = {"out": path}
+            asked |= options
         print(f"  tinyvae train {' '.join(words(options))}", flush=True)
-        if train.run(argparse.Namespace(**asked)):
+        if train.train(asked, **place, draw=False):
             raise KeyboardInterrupt  # it was stopped by a signal, and saved
 
     def _read(self, path: Path, options: Options) -> Run:
-        trained = loading.open_run(argparse.Namespace(run_dir=path, checkpoint="last", backend="numpy"))
+        trained = loading.opened(path, backend="numpy")
         where = str(self.data_dir) if self.data_dir and options["data"] in FETCHED else None
         rows, _ = read_table(path, trained.epoch)
         return Run(path, options, trained.config, trained.model, lambda: trained.dataset(where), rows)
@@ -125,7 +132,7 @@ class Workshop:
 def words(options: Options) -> list[str]:
     """The options as arguments of `tinyvae train`."""
     found = []
-    for name in sorted(options, key=OPTIONS.index):  # in the order of the help
+    for name in sorted(options, key=ORDER.index):  # in the order of the help
         value = options[name]
         flag = f"--{name.replace('_', '-')}"
         values = value if isinstance(value, list | tuple) else (value,)
@@ -148,9 +155,9 @@ def log_p(run: Run, samples: int = evaluate_command.SAMPLES, most: int | None = 
 
 def losses(run: Run) -> dict[str, Any]:
     """What a table shows of every run, as JSON values."""
-    row = run.last
+    test = run.test
     return {
-        "parameters": int(run.model.params.flat.size), "epochs": row.epoch, "loss": row.test_loss, "nll": row.test_nll,
-        "kl": row.test_kl, "active_units": row.active_units, "latent": run.model.architecture.latent_dim,
+        "parameters": int(run.model.params.flat.size), "epochs": run.last.epoch, "loss": test.loss, "nll": test.nll,
+        "kl": test.kl, "active_units": test.active_units, "latent": run.model.architecture.latent_dim,
         "options": " ".join(words({k: v for k, v in run.options.items() if k != "data"})),
     }  # fmt: skip

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from running import TINY, run, small_digits
+from running import TINY, held_out, run, small_digits
 from variants import train_variants
 
 
@@ -25,9 +25,10 @@ def variants(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose latent space is in use, and whose last epoch is not its best one."""
+    """A run whose latent space is in use, and whose last epoch is not its best one: the test rows are held out."""
     folder = tmp_path_factory.mktemp("trained")
     data = small_digits(folder)
     longer = ["--hidden", "64", "--activation", "tanh", "--epochs", "60", "--lr", "0.01", "--batch-size", "9"]
-    assert run("train", "--data", data, *TINY, *longer, "--out", folder / "run") == 0
+    valid = held_out(data, folder / "held.npz")
+    assert run("train", "--data", data, "--valid", valid, *TINY, *longer, "--out", folder / "run") == 0
     return folder / "run"

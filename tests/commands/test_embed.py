@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from running import TINY, run, small_digits
+from running import TINY, held_out, run, small_digits
 
 import tinyvae
 from tinyvae.backend import to_host
@@ -25,11 +25,12 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(folder / "bare.npy", x)
     np.savez(folder / "grown.npz", x=x * 2, y=np.zeros(60, int))
     np.savez(folder / "large.npz", x=x, y=np.full(60, 10))
+    valid = held_out(folder / "own.npz", folder / "held.npz")
     data = {"u": "own.npz", "c": "own.npz", "b": "own.npz", "n": "bare.npy"}
     options = {"c": ["--conditional"], "b": ["--binarize", "dynamic"]}
     for name, file in data.items():
         argv = ["--data", folder / file, *TINY, *options.get(name, []), "--out", folder / name]
-        assert run("train", *argv) == 0
+        assert run("train", *argv, "--valid", valid) == 0
     return folder
 
 

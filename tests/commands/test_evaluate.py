@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running import BASE, metrics, roundings_of_means, run
+from running import BASE, held_out, metrics, roundings_of_means, run
 from variants import VARIANTS
 
 import tinyvae
@@ -30,7 +30,7 @@ def test_evaluate_gives_the_last_row_of_the_metrics(
     found, row = json.loads(printed(capsys)), metrics(variants / variant)[-1]
     assert (found["rows"], found["epoch"]) == (331 if variant == "without 3" else 359, 1)
     for name in ("loss", "nll", "kl"):
-        assert found[name] == float(row[f"test_{name}"])
+        assert found[name] == float(row[f"valid_{name}"])
     objective = {"iwae": "iwae:draws=3", "iwae, labels": "iwae"}.get(variant, "elbo")
     draws = {"iwae": 3, "iwae, labels": 5}.get(variant, 1)
     assert (found["objective"], found["draws"]) == (objective, draws)
@@ -54,17 +54,18 @@ def evaluated(folder: Path, capsys: pytest.CaptureFixture[str], *options: str) -
 def test_evaluate_gives_exactly_the_last_row_of_the_metrics(
     here: Path, capsys: pytest.CaptureFixture[str], options: list[str]
 ) -> None:
-    assert run("train", *BASE, *options, "--out", "run") == 0
+    valid = held_out("own.npz", here / "held.npz")
+    assert run("train", *BASE, *options, "--valid", valid, "--out", "run") == 0
     found, row = evaluated(here / "run", capsys), metrics(here / "run")[-1]
     assert (found["epoch"], found["rows"]) == (3, 6)
     for name in ("loss", "nll", "kl", "active_units"):
-        assert found[name] == float(row["active_units" if name == "active_units" else f"test_{name}"])
+        assert found[name] == float(row["active_units" if name == "active_units" else f"valid_{name}"])
 
 
 def test_evaluate_takes_the_best_epoch_where_that_is_asked_for(
     trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    losses = [float(row["test_loss"]) for row in metrics(trained)]
+    losses = [float(row["valid_loss"]) for row in metrics(trained)]
     best = losses.index(min(losses)) + 1
     assert best < len(losses)  # or this would show nothing
     found = evaluated(trained, capsys, "--checkpoint", "best")

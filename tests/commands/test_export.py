@@ -20,6 +20,7 @@ from tinyvae.training import files
 KINDS = {
     "plain": [*BASE, "--activation", "tanh"],
     "conditional": [*BASE, "--conditional", "--conv", "2", "--batch-norm", "--dtype", "float32"],
+    "standardized": [*BASE, "--dtype", "float32", "--likelihood", "gaussian", "--standardize", "on"],
     "wide": [*BASE, "--dtype", "float64", "--likelihood", "gaussian"],
 }
 
@@ -54,7 +55,9 @@ def test_the_files_are_the_run(
     model = tinyvae.load(runs / kind)
     if which == "best":
         model = tinyvae.load(next((runs / kind / "checkpoints").glob("best-*")))
-    x = np.load(runs / "own.npz")["x"].reshape(60, 64).astype(model.dtype)
+    x = np.load(runs / "own.npz")["x"].reshape(60, 64)
+    x = x.astype(model.dtype if model.standard is None else np.float64)
+    assert model.standard is not None or kind != "standardized"
     y = np.load(runs / "own.npz")["y"].astype(np.int64) if model.classes else None
     given = {} if y is None else {"y": y}
     mu, logvar = model.encode(x, y)

@@ -38,8 +38,8 @@ def test_a_run_directory_holds_all_there_is_to_know(here: Path) -> None:
     assert list(rows[0]) == list(Row.__dataclass_fields__)
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     for row in rows:
-        loss, nll, kl = (float(row[f"test_{name}"]) for name in ("loss", "nll", "kl"))
-        allowed = roundings_of_means(6) * loss
+        loss, nll, kl = (float(row[f"valid_{name}"]) for name in ("loss", "nll", "kl"))
+        allowed = roundings_of_means(5) * loss
         assert abs(loss - (nll + 0.5 * kl)) <= allowed < kl / 20  # or this would show nothing
 
 
@@ -78,13 +78,21 @@ CHANGES = {  # every one of these trains another model; after the bar, what it t
     "--lr": "0.01", "--lr-schedule": "cosine", "--clip-norm": "0.1", "--accumulate": "2 | --batch-size 30",
     "--seed": "1", "--dtype": "float64", "--data": "two-gaussians:20",
     "--conv": "2", "--batch-norm": "", "--conditional": "", "--leave-out": "1", "--objective": "iwae",
-    "--importance": "2 | --objective iwae",
+    "--importance": "2 | --objective iwae", "--valid": "0.2", "--weight-decay": "0.1",
+    "--standardize": "on | --likelihood gaussian",
 }  # fmt: skip
 SAME = {  # and these the same one
     "--data-dir": "nowhere", "--patience": "3", "--backend": "numpy", "--kernels": EVERY_FUSED[0], "--device": "0",
     "--checkpoint-every": "2", "--no-figures": "", "--quiet": "", "--keep-blas": "",
 }  # fmt: skip
-ELSEWHERE = {"--out", "--resume", "--help", "--tf32"}  # tested by name below and above; --tf32 with the GPU's tests
+ELSEWHERE = {
+    "--out",
+    "--resume",
+    "--help",
+    "--tf32",
+    "--label",
+    "--kinds",
+}  # tested by name below and above; --tf32 with the GPU's tests
 
 
 @pytest.fixture(scope="module")
@@ -131,13 +139,13 @@ def test_an_empty_directory_will_do_as_the_run_directory(here: Path) -> None:
     assert run("train", *BASE, "--out", "run") == 0
 
 
-def test_patience_stops_when_the_test_loss_gets_no_better(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_patience_stops_when_the_validation_loss_gets_no_better(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = [a for a in BASE if a != "--quiet"]  # steps of 1e-30 change no float32 weight, so no epoch beats the first
     assert run("train", *argv, "--epochs", "50", "--lr", "1e-30", "--patience", "2", "--out", "run") == 0
     assert len(metrics(here / "run")) == 3
     out = capsys.readouterr().out
-    assert "stopped after epoch 3: no better test loss for 2 epochs" in out
-    assert re.search(r"best test loss \d+\.\d\d after epoch 1", out)
+    assert "stopped after epoch 3: no better validation loss for 2 epochs" in out
+    assert re.search(r"best validation loss \d+\.\d\d after epoch 1", out)
 
 
 def test_auto_says_that_and_why_it_falls_back(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from own_parts import runs_of, write_mine
-from running import metrics, roundings_of_means, run
+from running import held_out, metrics, roundings_of_means, run
 from safetensors.numpy import load_file
 
 import tinyvae
@@ -21,7 +21,7 @@ from tinyvae.training import checkpoint as checkpoints
 from tinyvae.training.config import Config
 from tinyvae.training.run import Run
 
-MODEL = ["--hidden", "4", "--latent", "2", "--backend", "numpy", "--no-figures", "--quiet"]
+MODEL = ["--valid", "held.npz", "--hidden", "4", "--latent", "2", "--backend", "numpy", "--no-figures", "--quiet"]
 TYPED = ["--likelihood", "./mine.py:Mine:weight=2", "--objective", "./mine.py:Heavy:free_bits=0.01"]
 OWN = ["--own", "./mine.py:Mine", "--own", "mine.py:Heavy"]
 
@@ -51,6 +51,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parts, "_TYPED", [])
         patch.chdir(folder)
+        held_out("x.npy", Path("held.npz"))
         assert run("train", "--data", "x.npy", *MODEL, *TYPED, "--epochs", "2", "--out", "run") == 0
     return folder
 
@@ -78,8 +79,8 @@ def test_it_trains_by_them_and_stores_their_names(here: Path) -> None:
     assert config["likelihood"] == "Mine:weight=2.0"
     assert config["objective"] == "Heavy:free_bits=0.01"
     row = {name: float(number) for name, number in metrics(here / "run")[-1].items()}
-    bound = row["test_nll"] + 2 * row["test_kl"]  # measured, so without free bits
-    assert abs(row["test_loss"] - bound) <= roundings_of_means(4) * row["test_loss"] < row["test_kl"]
+    bound = row["valid_nll"] + 2 * row["valid_kl"]  # measured, so without free bits
+    assert abs(row["valid_loss"] - bound) <= roundings_of_means(4) * row["valid_loss"] < row["valid_kl"]
 
 
 def test_the_run_is_looked_at_where_the_classes_are_typed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -87,7 +88,7 @@ def test_the_run_is_looked_at_where_the_classes_are_typed(here: Path, capsys: py
     found = json.loads(capsys.readouterr().out)
     row = metrics(here / "run")[-1]
     assert {name: found[name] for name in ("loss", "nll", "kl")} == {
-        name: float(row[f"test_{name}"]) for name in ("loss", "nll", "kl")
+        name: float(row[f"valid_{name}"]) for name in ("loss", "nll", "kl")
     }
     for line in (["generate", "run", "--n", "3", "--draw"], ["generate", "run", "--checkpoint", "best"]):
         forget()
@@ -106,7 +107,7 @@ def test_without_them_one_line_says_what_to_type_and_nothing_is_run(
     err = refused(capsys, 1, *command.split(), "--own", "mine.py:Mine")
     assert "is made with the objective 'Heavy', which is not the package's own; name the file of its class" in err
     assert runs_of(here) == 1  # where it was typed
-    assert sorted(p.name for p in here.iterdir()) == ["mine.py", "run", "runs of this file", "x.npy"]
+    assert sorted(p.name for p in here.iterdir()) == ["held.npz", "mine.py", "run", "runs of this file", "x.npy"]
 
 
 def test_no_checkpoint_is_passed_over_for_want_of_a_class(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,8 +18,8 @@ from tinyvae.commands import main, train
 from tinyvae.errors import NonFiniteError
 from tinyvae.training import checkpoint as checkpoints
 from tinyvae.training.adam import Adam
+from tinyvae.training.engine import Engine
 from tinyvae.training.metrics import Evaluation
-from tinyvae.training.trainer import Trainer
 
 EPOCHS = 4
 BATCHES = 5  # of an epoch: 54 rows in batches of 12, the last of 6
@@ -109,14 +109,14 @@ def test_more_epochs_later_are_the_same_as_at_once(data: str, tmp_path: Path) ->
 def test_killed_between_a_checkpoint_and_its_best_the_run_loses_neither(
     data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The test losses make epoch 2 the best; the kill comes when its file would be written, after the checkpoint."""
+    """Epoch 2 is the best by what is measured; the kill comes when its file would be written, after the checkpoint."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     losses = {1: 5.0, 2: 3.0, 3: 4.0, 4: 4.5}
 
     def evaluate(self):
         return Evaluation(losses[self.state.epoch + 1], 1.0, 1.0, 1)
 
-    monkeypatch.setattr(Trainer, "evaluate_test", evaluate)
+    monkeypatch.setattr(Engine, "measure", evaluate)
     assert main(options(data, "--out", str(whole))) == 0
     original, calls = checkpoints.save_checkpoint, iter(range(1, 99))
 
@@ -138,7 +138,7 @@ def test_the_best_epoch_before_a_stop_is_still_the_best_after_it(
     data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = {1: 5.0, 2: 3.0, 3: 4.0, 4: 4.5}
-    monkeypatch.setattr(Trainer, "evaluate_test", lambda self: Evaluation(losses[self.state.epoch + 1], 1.0, 1.0, 1))
+    monkeypatch.setattr(Engine, "measure", lambda self: Evaluation(losses[self.state.epoch + 1], 1.0, 1.0, 1))
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
         stop_after(patch, 2 * BATCHES)
@@ -171,13 +171,13 @@ def test_a_run_out_of_patience_is_not_resumed(
     data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     losses = {1: 3.0, 2: 4.0, 3: 4.0, 4: 4.5}
-    monkeypatch.setattr(Trainer, "evaluate_test", lambda self: Evaluation(losses[self.state.epoch + 1], 1.0, 1.0, 1))
+    monkeypatch.setattr(Engine, "measure", lambda self: Evaluation(losses[self.state.epoch + 1], 1.0, 1.0, 1))
     out = str(tmp_path / "run")
     assert main(options(data, "--out", out, "--patience", "2")) == 0
     with pytest.raises(SystemExit) as caught:
         main(["train", "--resume", out, "--no-figures"])
     assert caught.value.code == 2
-    assert "for want of a better test loss" in capsys.readouterr().err
+    assert "for want of a better validation loss" in capsys.readouterr().err
 
 
 def test_a_damaged_newest_checkpoint_is_named_and_the_one_before_serves(
@@ -333,10 +333,10 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run_with_one_line(
 def test_the_session_refuses_to_store_a_nan(data: str, tmp_path: Path) -> None:
     reporter = train.Reporter(quiet=True)
     config = train.Config(data=data, backend="numpy", epochs=1, hidden=(3,), latent=2)
-    session = train.Session.fresh(config, str(tmp_path / "run"), reporter)
-    session.trainer.m[0] = np.nan
+    session = train.Session.fresh(config, tmp_path / "run", reporter)
+    session.trainer.engine.m[0] = np.nan
     with pytest.raises(NonFiniteError):
-        session.save()
+        session.trainer.save()
     assert checkpoints.saved_steps(tmp_path / "run") == []
 
 

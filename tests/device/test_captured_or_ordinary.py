@@ -24,8 +24,8 @@ from tinyvae.training import graph_step
 from tinyvae.training.batches import Batches
 from tinyvae.training.config import Config
 from tinyvae.training.data import Dataset
+from tinyvae.training.engine import Engine
 from tinyvae.training.graph_step import GraphStep
-from tinyvae.training.trainer import Trainer
 
 
 @pytest.mark.parametrize("kind", CAPTURED, ids=lambda kind: kind.name)
@@ -125,7 +125,7 @@ def test_what_it_does_not_cover_is_trained_by_the_ordinary_step_with_the_fused_k
     assert (trainer.model.kernels_name, trainer.graph_step) == ("cuda", None)
     trainer.run()
     rows = heard(trainer).rows
-    assert rows[-1].test_loss < rows[0].test_loss - 0.1
+    assert rows[-1].valid_loss < rows[0].valid_loss - 0.1
 
 
 def with_gaps() -> np.ndarray:
@@ -136,33 +136,33 @@ def with_gaps() -> np.ndarray:
 
 def test_data_that_was_not_all_observed_is_trained_by_the_ordinary_step(fake_cupy: FakeCupy) -> None:
     x = with_gaps()
-    dataset = Dataset("gaps", x[:100], x[100:])
+    dataset = Dataset("gaps", x[:100], x_valid=x[100:])
     config = Config(data="p.npy", backend="cupy", batch_size=16, epochs=20, lr=2e-2).resolved(100)
-    trainer = from_afar(Trainer(tinyvae.VAE(6, (5,), 2, backend="cupy"), dataset, config, Heard()))
+    trainer = from_afar(Engine(tinyvae.VAE(6, (5,), 2, backend="cupy"), dataset, config, Heard()))
     assert (trainer.model.kernels_name, trainer.graph_step) == ("cuda", None)
     trainer.run()
     rows = heard(trainer).rows
-    assert rows[-1].test_loss < rows[0].test_loss - 0.1
+    assert rows[-1].valid_loss < rows[0].valid_loss - 0.1
     assert np.isfinite(parameters(trainer)).all()
 
 
 def test_gaps_in_the_test_set_alone_leave_the_captured_step(fake_cupy: FakeCupy) -> None:
     x = pixels().astype(np.float32) / 255
     x[110, 2] = np.nan
-    dataset = Dataset("gaps", x[:100], x[100:])
+    dataset = Dataset("gaps", x[:100], x_valid=x[100:])
     config = Config(data="p.npy", backend="cupy", batch_size=16, epochs=1).resolved(100)
-    trainer = Trainer(tinyvae.VAE(6, (5,), 2, backend="cupy"), dataset, config, Heard())
+    trainer = Engine(tinyvae.VAE(6, (5,), 2, backend="cupy"), dataset, config, Heard())
     assert trainer.graph_step is not None
     trainer.run()
-    assert np.isfinite(heard(trainer).rows[0].test_loss)
+    assert np.isfinite(heard(trainer).rows[0].valid_loss)
 
 
 @pytest.mark.parametrize("dtype", ["bool", "int8", "int16", "int64", "uint16", "float16", "float32", "float64"])
 def test_data_of_any_dtype_reaches_the_captured_step_as_bytes_or_float32(fake_cupy: FakeCupy, dtype: str) -> None:
     x = (pixels() > 127).astype(dtype)
-    dataset = Dataset("bits", x[:100], x[100:])
+    dataset = Dataset("bits", x[:100], x_valid=x[100:])
     config = Config(data="p.npy", backend="cupy", batch_size=16, epochs=1).resolved(100)
-    trainer = Trainer(tinyvae.VAE(6, (5,), 2, backend="cupy"), dataset, config, Heard())
+    trainer = Engine(tinyvae.VAE(6, (5,), 2, backend="cupy"), dataset, config, Heard())
     assert trainer.graph_step is not None
     trainer.run()
     name, arguments = trainer.graph_step.launches[0]

@@ -40,6 +40,17 @@ OPERATIONS: dict[str, tuple[Any, ...]] = {
     "conv_transpose2d_forward": (normal(2, 4, 3, 4), normal(3, 3, 2, 4), normal(2), (7, 6), 2, 1),
     "conv_transpose2d_backward": (normal(2, 7, 6, 2), normal(2, 4, 3, 4), normal(3, 3, 2, 4), 2, 1),
     "bernoulli_nll_forward": (normal(N, D), uniform(N, D)),
+    **{
+        name: (*(normal(N, D) for _ in range(arrays)), (D - 1, 1))
+        for name, arrays in {
+            "group_max": 1,
+            "group_sum": 1,
+            "group_sum_backward": 1,
+            "log_sum_exp_forward": 1,
+            "softmax": 1,
+            "log_sum_exp_backward": 2,
+        }.items()
+    },
     "gaussian_nll_forward": (normal(N, D), normal(1), normal(N, D)),
 }
 

@@ -9,8 +9,8 @@ import tinyvae
 from tinyvae.backend import to_host
 from tinyvae.training.config import Config
 from tinyvae.training.data import Dataset
+from tinyvae.training.engine import Engine, RunState
 from tinyvae.training.metrics import Row
-from tinyvae.training.trainer import RunState, Trainer
 
 BATCHES = 7  # of an epoch: 100 rows in batches of 16, the last of 4
 
@@ -38,35 +38,35 @@ def pixels() -> np.ndarray:
     return np.clip(patterns[rng.integers(0, 3, 120)] + rng.normal(0, 20, (120, 6)), 0, 255).astype(np.uint8)
 
 
-def captured(x: np.ndarray | None = None, **options: Any) -> Trainer:
+def captured(x: np.ndarray | None = None, **options: Any) -> Engine:
     """A trainer of a model that the captured step knows, unless options of the run say otherwise."""
     x = pixels() if x is None else x
-    dataset = Dataset("pixels", x[:100], x[100:], scale=1 / 255)
+    dataset = Dataset("pixels", x[:100], x_valid=x[100:], scale=1 / 255)
     config = Config(data="p.npy", backend="cupy", batch_size=16, **options).resolved(100)
     model = tinyvae.VAE(6, (5,), 2, backend="cupy", activation=config.activation, likelihood=config.likelihood_part())
-    return from_afar(Trainer(model, dataset, config, Heard()))
+    return from_afar(Engine(model, dataset, config, Heard()))
 
 
-def from_afar(trainer: Trainer) -> Trainer:
+def from_afar(trainer: Engine) -> Engine:
     """Not from the means of the data: then a few steps show whether it learns."""
     trainer.model.start_at = lambda x: None  # type: ignore[method-assign]  # as said above
     return trainer
 
 
-def of_kind(kind: Kind, backend: str, dtype: str = "float64", **options: Any) -> Trainer:
+def of_kind(kind: Kind, backend: str, dtype: str = "float64", **options: Any) -> Engine:
     """A trainer of any kind of model: in float64 with the kernels that both backends have."""
     x, _, _ = kind.inputs(120)
     y = np.arange(120) % max(kind.model.get("classes", 0), 1)
-    dataset = Dataset("rows", x[:100], x[100:], y[:100], y[100:])
+    dataset = Dataset("rows", x[:100], x_valid=x[100:], y_train=y[:100], y_valid=y[100:])
     config = Config(data="p.npy", backend=backend, batch_size=16, dtype=dtype, objective=kind.objective, **options)
     model = kind.build(backend=backend, dtype=dtype, kernels="reference" if dtype == "float64" else None)
-    return Trainer(model, dataset, config.resolved(100), Heard())
+    return Engine(model, dataset, config.resolved(100), Heard())
 
 
-def heard(trainer: Trainer) -> Heard:
+def heard(trainer: Engine) -> Heard:
     assert isinstance(trainer.listener, Heard)
     return trainer.listener
 
 
-def parameters(trainer: Trainer) -> np.ndarray:
+def parameters(trainer: Engine) -> np.ndarray:
     return to_host(trainer.model.params.flat).copy()

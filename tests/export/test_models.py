@@ -3,6 +3,7 @@
 The oracle is the same model in float64, and the tolerance that of all kernels (`checking.agreement`).
 """
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from small_models import LIKELIHOODS
+from strategies import assert_within, eps_of
 
 import tinyvae
 from tinyvae import likelihoods
@@ -19,11 +21,13 @@ from tinyvae.checking.agreement import TOLERANCE, compare
 from tinyvae.checking.examples import data
 from tinyvae.errors import ExportError
 from tinyvae.export import file, kernels
+from tinyvae.export.arrays import Tensor
 from tinyvae.export.file import onnx_models
 from tinyvae.formula import exp, formula, log
 from tinyvae.layers import BatchNorm, Conv, Dense, Labelled, Layer, Param, Residual, Tied
 from tinyvae.likelihoods.likelihood import Likelihood
 from tinyvae.loop import Loop
+from tinyvae.model.standard import Standard
 from tinyvae.ops.activations import ACTIVATIONS
 
 from .onnx_runs import run, session
@@ -42,6 +46,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "conv": {"hidden": (4,), "conv": (3, 2), **IMAGES},
     "conv, slope reads a": {"hidden": (4,), "conv": (3, 2), "activation": "gelu", **IMAGES},
     "conv, batch norm, labels": {"hidden": (4,), "conv": (3, 2), "batch_norm": True, "classes": 3, **IMAGES},
+    "conv in colour": {"hidden": (4,), "conv": (3, 2), "data_dim": 105, "image_shape": (*SIDES, 3)},
     "two outputs": {"hidden": (5,), "likelihood": "gaussian:sigma=predicted"},
 }
 
@@ -63,6 +68,7 @@ def wide(model: tinyvae.VAE) -> tinyvae.VAE:
     """The same numbers in float64."""
     found = tinyvae.VAE.of(model.architecture, "float64", kernels="reference")
     found.params.flat[...] = model.params.flat
+    found.standard, found.labels = model.standard, model.labels
     return found
 
 
@@ -85,11 +91,13 @@ def check(model: tinyvae.VAE, made: dict[str, onnx.ModelProto] | None = None, ro
 
 
 EVERY_LIKELIHOOD = sorted({*likelihoods.names(), *LIKELIHOODS.values()})
+OTHER_OPTIONS = [*(f"discretized-logistic:scale={s}" for s in ("columns", "predicted", "fixed:0.1")),
+                 "categorical:groups=2"]  # fmt: skip
 EACH_DTYPE = pytest.mark.parametrize("dtype", TOLERANCE)
 
 
 @EACH_DTYPE
-@pytest.mark.parametrize("likelihood", EVERY_LIKELIHOOD)
+@pytest.mark.parametrize("likelihood", EVERY_LIKELIHOOD + OTHER_OPTIONS)
 def test_every_likelihood(likelihood: str, dtype: str) -> None:
     check(make(dtype, likelihood=likelihood))
 
@@ -104,6 +112,95 @@ def test_every_activation(activation: str, dtype: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_of_architecture(kind: str, dtype: str) -> None:
     check(make(dtype, **KINDS[kind]))
+
+
+FAR = Standard(np.array([1e7, -3e7, 0, 2e7, 0, 1e-3]), np.array([0.5, 2, 1, 1e-3, 1, 1e-6]))
+
+
+def standardized(dtype: str, **options: Any) -> tinyvae.VAE:
+    """Columns near 1e7, and in one of them a thousandth matters: float32 has no digits for it."""
+    model = make(dtype, **{"likelihood": "gaussian:sigma=predicted", **options})
+    model.standard = FAR
+    return model
+
+
+def check_standardized(model: tinyvae.VAE) -> None:
+    """As `check`, with x and mean in the data's units: float64, and as close as std lets u be, and 1e7 the digits."""
+    assert model.standard is not None
+    made, truth, standard = onnx_models(model), wide(model), model.standard
+    rng = np.random.default_rng(1)
+    x = standard.outward(data(model.likelihood, rng, 2 * N, model.data_dim))
+    x[rng.random(x.shape) < 0.2] = np.nan
+    z = rng.standard_normal((N, model.latent_dim)).astype(model.dtype)
+    found = run(made["encoder"], x=x)
+    found |= run(made["decoder"], z=z)
+    dtypes = {name: a.dtype for name, a in found.items()}
+    own = model.dtype
+    assert dtypes == {"mu": own, "logvar": own, "mean": np.dtype("f8"), "output": own}
+    tolerance = TOLERANCE[model.dtype.name]
+    mean, expected = found.pop("mean"), np.asarray(truth.decode(z))
+    largest = np.abs(standard.inward(expected)).max()
+    rounding = 4 * eps_of("float64") * (np.abs(standard.mean) + np.abs(expected))  # a product and a sum, twice
+    assert_within(mean, expected, tolerance * standard.std * largest + rounding)
+    others = dict(zip(("mu", "logvar"), truth.encode(x), strict=True)) | {"output": truth.output(z)}
+    compare(found, others, tolerance, "standardized")
+
+
+@EACH_DTYPE
+def test_standardized_columns_are_in_the_data_s_units(dtype: str) -> None:
+    check_standardized(standardized(dtype))
+
+
+@EACH_DTYPE
+def test_of_columns_of_several_kinds_the_real_ones_are_standardized(dtype: str) -> None:
+    model = standardized(dtype, likelihood=LIKELIHOODS["mixed"])
+    real = model.likelihood.real(6)
+    model.standard = Standard(np.where(real, FAR.mean, 0), np.where(real, FAR.std, 1))
+    assert real.tolist() == [True, *[False] * 5]
+    check_standardized(model)
+
+
+def test_where_the_columns_lie_is_a_constant_with_a_name_and_tells_files_apart() -> None:
+    model = standardized("float32")
+    said = lambda made: {p.key: p.value for p in made["encoder"].metadata_props}["parameters"]
+    made = onnx_models(model)
+    for half in made.values():
+        assert {"standard.mean", "standard.std"} <= {i.name for i in half.graph.initializer}
+    model.standard = Standard(FAR.mean + 1, FAR.std)
+    assert said(onnx_models(model)) != said(made)
+
+
+def inward_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Standard.inward
+    monkeypatch.setattr(Standard, "inward", lambda self, x: right(self, x.astype("f4") if isinstance(x, Tensor) else x))
+
+
+def outward_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = Standard.outward
+    narrow = lambda self, u: right(self, u).astype("f4") if isinstance(u, Tensor) else right(self, u)
+    monkeypatch.setattr(Standard, "outward", narrow)
+
+
+@pytest.mark.parametrize("bug", [inward_in_float32, outward_in_float32])
+def test_a_planted_bug_of_units_is_found(bug: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    bug(monkeypatch)
+    with pytest.raises(AssertionError):
+        check_standardized(standardized("float32"))
+
+
+@pytest.mark.parametrize("names", [("cat", "dog", 'Übel " 1'), (-1, 3, 10), (0.5, 1.5, 2.5)], ids=str)
+def test_labels_by_their_names_are_numbers_in_the_graph(names: tuple[Any, ...]) -> None:
+    model = make("float32", classes=names)
+    assert model.labels is not None
+    made = onnx_models(model)
+    for half in made.values():
+        assert json.loads({p.key: p.value for p in half.metadata_props}["labels"]) == list(model.labels)
+    x, y = np.random.default_rng(0).uniform(size=(N, 6)).astype("f4"), np.arange(N) % 3
+    mu, logvar = wide(model).encode(x, np.array(model.labels)[y])
+    compare(run(made["encoder"], x=x, y=y), {"mu": mu, "logvar": logvar}, TOLERANCE["float32"], "labels")
+    mean, output = (of(mu, np.array(model.labels)[y]) for of in (wide(model).decode, wide(model).output))
+    found = run(made["decoder"], z=np.asarray(mu, "f4"), y=y)
+    compare(found, {"mean": mean, "output": output}, TOLERANCE["float32"], "labels")
 
 
 def layered() -> tinyvae.VAE:
@@ -355,6 +452,11 @@ def nan_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Likelihood, "encoded", lambda self, k, x, missing=False: right(self, k, x, k.name != "onnx"))
 
 
+def one_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = kernels.group_sum
+    monkeypatch.setattr(kernels, "group_sum", lambda a, groups: right(a, (sum(groups),)))
+
+
 def by_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     right = BatchNorm.forward
     half = lambda k, p: {**p, "running_var": p["running_var"] * (0.5 if k.name == "onnx" else 1)}
@@ -377,7 +479,8 @@ def end_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
 
 BUGS = {
     transposed: {"hidden": (6,)}, channels_swapped: KINDS["conv"], nan_is_seen: {}, by_the_batch: KINDS["batch norm"],
-    other_label: KINDS["labels"], end_left_out: {"activation": "leaky-relu"},
+    one_group: {"likelihood": "categorical:groups=2+4"}, other_label: KINDS["labels"],
+    end_left_out: {"activation": "leaky-relu"},
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from tinyvae.objectives.iwae import IWAE
 from tinyvae.training.config import SPELLINGS, Config
 from tinyvae.training.fields import from_json
 
-ON = {"backend": "numpy", "kernels": "numpy"}  # what it ran on, which a stored configuration says
+ON: dict[str, Any] = {"backend": "numpy", "kernels": "numpy"}  # what it ran on, which a stored configuration says
 
 
 @pytest.mark.parametrize(
@@ -134,3 +134,16 @@ def test_differences_are_of_meaning(begun: dict[str, Any], given: dict[str, Any]
     found = resolved.differences(given)
     assert len(found) == lines
     assert all(line.startswith("--") and " in the run, not " in line for line in found)
+
+
+def test_a_run_without_a_step_size_is_one_of_python() -> None:
+    """There lr may be a function, which has no text; a file that says so of another run is wrong."""
+    whole: dict[str, Any] = {"backend": "numpy", "kernels": "numpy", "lr": None}
+    Config(**{**asdict(Config(**ON).resolved(100)), **whole, "data": "arrays", "valid": "arrays"}).check_resolved()
+    with pytest.raises(ValueError, match="config has no lr"):
+        Config(**{**asdict(Config(**ON).resolved(100)), **whole}).check_resolved()
+
+
+def test_arrays_are_no_rows_that_a_command_could_hold_out() -> None:
+    with pytest.raises(ValueError, match="--valid arrays is for data that is handed over in Python"):
+        Config(valid="arrays")

@@ -76,7 +76,7 @@ def every_figure() -> Iterator[Figure]:
     for kind in ("images", "vectors", "plane"):
         data = dataset(kind)
         model, conditional = model_for(data), tinyvae.VAE(data.data_dim, (4,), 2, classes=3)
-        x, shape = data.x_test, data.image_shape
+        x, shape = data.x_valid, data.image_shape
         given = np.where(x > 0.5, x, np.nan)
         yield pictures.restoration(x, given, x, shape, "restored")
         yield figures.sheet(x, shape, "rows")
@@ -154,7 +154,7 @@ def test_pictures_are_drawn_beside_a_thread_that_uses_the_model(tmp_path: Path) 
 
     def use() -> None:
         while not enough.is_set():
-            model.encode(data.x_test)
+            model.encode(data.x_valid)
 
     thread = threading.Thread(target=use)
     thread.start()

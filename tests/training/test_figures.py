@@ -73,12 +73,12 @@ def test_loss_curves_show_train_and_test_of_three_quantities(tmp_path: Path, row
         train, test = axes.get_lines()
         assert np.asarray(train.get_xdata()).tolist() == [row.epoch for row in rows]
         assert np.asarray(train.get_ydata()).tolist() == [getattr(row, f"train_{name}") for row in rows]
-        assert np.asarray(test.get_ydata()).tolist() == [getattr(row, f"test_{name}") for row in rows]
+        assert np.asarray(test.get_ydata()).tolist() == [getattr(row, f"valid_{name}") for row in rows]
         low, high = axes.get_ylim()
-        assert low < min(getattr(rows[-1], f"{part}_{name}") for part in ("train", "test")) < high
+        assert low < min(getattr(rows[-1], f"{part}_{name}") for part in ("train", "valid")) < high
     legend = figure.axes[0].get_legend()
     assert legend is not None
-    assert [text.get_text() for text in legend.get_texts()] == ["train", "test"]
+    assert [text.get_text() for text in legend.get_texts()] == ["train", "held out"]
 
 
 def test_the_first_epochs_do_not_flatten_the_curve_of_the_rest() -> None:
@@ -101,10 +101,10 @@ def test_reconstructed_images_stand_below_their_originals(tmp_path: Path, test: 
     n = min(test, 12)
     assert len(figure.axes) == 2 * n
     assert figure.get_suptitle()
-    assert [figure.axes[i].get_ylabel() for i in (0, n)] == ["test data", "decoded"]
+    assert [figure.axes[i].get_ylabel() for i in (0, n)] == ["data", "decoded"]
     shown = [picture(axes).ravel() for axes in figure.axes]
     for original, decoded in zip(shown[:n], shown[n:], strict=True):
-        assert (original == data.x_test).all(axis=1).any()
+        assert (original == data.x_valid).all(axis=1).any()
         expected = model.decode(model.encode(original[None])[0])[0]
         # a row alone or among others: float32 sums of fewer than 10 terms below 10, in another order
         assert np.abs(decoded - expected).max() < 1e-5
@@ -117,8 +117,8 @@ def test_reconstructed_numbers_are_dots_against_a_diagonal(tmp_path: Path, kind:
     named(figure)
     drawn(figure, tmp_path / "a.png")
     (axes,) = figure.axes
-    assert (axes.get_xlabel(), axes.get_ylabel()) == ("test data", "decoded from mu")
-    assert sorted(dots(axes)[:, 0]) == sorted(data.x_test.ravel())
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("data", "decoded from mu")
+    assert sorted(dots(axes)[:, 0]) == sorted(data.x_valid.ravel())
     (diagonal,) = axes.get_lines()
     assert np.array_equal(diagonal.get_xdata(), diagonal.get_ydata())
 
@@ -126,9 +126,9 @@ def test_reconstructed_numbers_are_dots_against_a_diagonal(tmp_path: Path, kind:
 def test_reconstructions_take_the_labels_in_turn() -> None:
     data = dataset("images", test=50)
     shown = [picture(axes) for axes in figures.reconstructions(model_for(data), data).axes[:12]]
-    assert data.y_test is not None
-    where = [int(np.flatnonzero((data.x_test == a.ravel()).all(axis=1))[0]) for a in shown]
-    assert data.y_test[where].tolist() == [0, 1, 2] * 4
+    assert data.y_valid is not None
+    where = [int(np.flatnonzero((data.x_valid == a.ravel()).all(axis=1))[0]) for a in shown]
+    assert data.y_valid[where].tolist() == [0, 1, 2] * 4
 
 
 def test_a_sheet_puts_images_side_by_side_with_gaps_between(tmp_path: Path) -> None:
@@ -170,9 +170,9 @@ def test_interpolations_begin_and_end_at_test_data(tmp_path: Path, kind: str, la
     drawn(figure, tmp_path / "a.png")
     if kind == "images":
         assert len(figure.axes) == 5 * 11
-        assert figure.axes[0].get_title() == figure.axes[10].get_title() == "test"
+        assert figure.axes[0].get_title() == figure.axes[10].get_title() == "data"
         ends = [picture(figure.axes[i]).ravel() for i in (0, 10, 44, 54)]
-        assert all((end == data.x_test).all(axis=1).any() for end in ends)
+        assert all((end == data.x_valid).all(axis=1).any() for end in ends)
     elif kind == "plane":
         assert len(figure.axes[0].get_lines()) == 2 * 5
     else:
@@ -182,8 +182,8 @@ def test_interpolations_begin_and_end_at_test_data(tmp_path: Path, kind: str, la
 def test_a_path_goes_straight_from_one_mu_to_the_other() -> None:
     data = dataset("images")
     model = model_for(data)
-    path = figures.interpolation_path(model, data.x_test[:2], None, 5)
-    mu = model.encode(data.x_test[:2])[0]
+    path = figures.interpolation_path(model, data.x_valid[:2], None, 5)
+    mu = model.encode(data.x_valid[:2])[0]
     # float32, in batches of other sizes: sums of fewer than 10 terms below 10
     assert np.abs(path[[0, 4]] - model.decode(mu)).max() < 1e-5
     assert np.abs(path[2] - model.decode(mu.mean(axis=0)[None])[0]).max() < 1e-5
@@ -215,7 +215,7 @@ def test_the_principal_directions_are_those_of_most_variance() -> None:
     model = model_for(data, latent=4)
     axes = figures.latent_space(model, data).axes[0]
     points = dots(axes)
-    mu = model.encode(data.x_test)[0].astype("float64")
+    mu = model.encode(data.x_valid)[0].astype("float64")
     variances = np.sort(np.linalg.eigvalsh(np.cov(mu.T)))[::-1]
     # eigenvalues and singular values of 4 x 4 numbers below 10, in float64: 1e-12 leaves a factor of 1000
     assert np.abs(np.var(points, axis=0, ddof=1) - variances[:2]).max() < 1e-12 * variances[0]
@@ -224,7 +224,7 @@ def test_the_principal_directions_are_those_of_most_variance() -> None:
 
 def test_more_labels_than_colours_are_one_colour() -> None:
     data = dataset("vectors", test=50)
-    many = Dataset("many", data.x_train, data.x_test, np.arange(20), np.arange(50))
+    many = Dataset("many", data.x_train, y_train=np.arange(20), x_valid=data.x_valid, y_valid=np.arange(50))
     assert len(figures.latent_space(model_for(many), many).axes[0].collections) == 1
 
 

@@ -35,12 +35,12 @@ def test_samples_stand_in_one_column_for_each_label(model: tinyvae.VAE) -> None:
 
 def test_the_picture_of_labels_decodes_each_rows_z_with_each_label(model: tinyvae.VAE) -> None:
     data = dataset("images")
-    assert data.y_test is not None
+    assert data.y_valid is not None
     picture = canvas(figures.labels(model, data, n=4))
-    rows = figures._spread(data, 4)
+    rows = figures._spread(data.held_out(), 4)
     for i, row in enumerate(rows):
-        np.testing.assert_array_equal(cell(picture, i, 0), data.x_test[row])
-        mu, _ = model.encode(data.x_test[row : row + 1], data.y_test[row : row + 1])
+        np.testing.assert_array_equal(cell(picture, i, 0), data.x_valid[row])
+        mu, _ = model.encode(data.x_valid[row : row + 1], data.y_valid[row : row + 1])
         for label in range(CLASSES):
             expected = model.decode(mu, np.array([label]))[0]
             np.testing.assert_allclose(cell(picture, i, 2 + label), expected, rtol=1e-12)
@@ -48,13 +48,13 @@ def test_the_picture_of_labels_decodes_each_rows_z_with_each_label(model: tinyva
 
 def test_interpolation_goes_between_rows_of_one_label(model: tinyvae.VAE) -> None:
     data = dataset("images")
-    assert data.y_test is not None
-    pairs = figures._same_label_pairs(data, 5).reshape(-1, 2)
+    assert data.y_valid is not None
+    pairs = figures._same_label_pairs(data.held_out(), 5).reshape(-1, 2)
     assert len(pairs) == CLASSES  # one for each label that there is
-    assert (data.y_test[pairs[:, 0]] == data.y_test[pairs[:, 1]]).all()
+    assert (data.y_valid[pairs[:, 0]] == data.y_valid[pairs[:, 1]]).all()
     figures.interpolation(model, data)
-    path = figures.interpolation_path(model, data.x_test[:2], np.array([2, 1]), 5)
-    mu, _ = model.encode(data.x_test[:2], np.array([2, 1]))
+    path = figures.interpolation_path(model, data.x_valid[:2], np.array([2, 1]), 5)
+    mu, _ = model.encode(data.x_valid[:2], np.array([2, 1]))
     np.testing.assert_allclose(path[[0, 4]], model.decode(mu, np.array([2, 2])), rtol=1e-12)  # the first one's label
 
 
@@ -74,7 +74,9 @@ def test_the_pictures_of_a_run_show_no_label_that_nobody_has(tmp_path: Path, mon
     monkeypatch.setattr(figures, "save_figure", lambda figure, path: drawn.update({path.stem: figure}))
     H, W, labels = 4, 6, np.array([2, 4, 5])
     x = np.random.default_rng(0).uniform(0, 1, (40, H * W))
-    data = Dataset("tiny", x[:30], x[30:], np.resize(labels, 30), np.resize(labels, 10), image_shape=(H, W))
+    data = Dataset(
+        "tiny", x[:30], y_train=np.resize(labels, 30), x_valid=x[30:], y_valid=np.resize(labels, 10), image_shape=(H, W)
+    )
     model = tinyvae.VAE(H * W, (4,), 2, classes=6, dtype="float64", kernels="numpy")
     figures.write_figures(tmp_path, model, data, history(3), seed=0)
 

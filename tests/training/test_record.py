@@ -119,7 +119,7 @@ def test_every_field_of_every_wrong_type_is_one_line(small_run: Path, tmp_path: 
         ("run.config.data", "two-gaussians:x", "needs a number of points"),
         ("run.config.batch_size", 0, "batch-size must be at least 1"),
         ("run.image_shape", [3, 3], "width of the images is 9 in its run"),
-        ("run.image_shape", [-2, -2], "image_shape must be at least 1 x 1"),
+        ("run.image_shape", [-2, -2], "image_shape must be two or three numbers above 0"),
         ("run.data_digest", "0" * 63, "data_digest must be 64 hexadecimal digits"),
         ("architecture.hidden", [10**9], "tensors do not fit|hidden is"),
         ("architecture.likelihood", "laplace", "likelihood is 'gaussian' in its run, but 'laplace' in its model"),

@@ -14,19 +14,19 @@ from running import run
 from safetensors.numpy import load_file
 
 from tinyvae.training import figures
+from tinyvae.training.engine import Engine
 from tinyvae.training.lock import Lock
 from tinyvae.training.metrics import Evaluation
 from tinyvae.training.signals import StopRequest
-from tinyvae.training.trainer import Trainer
 
 OPTIONS = ("--hidden", "4", "--latent", "2", "--batch-size", "12", "--backend", "numpy", "--kernels", "numpy")
-STEPS = 3  # updates in an epoch: 27 of the 30 rows in batches of 12
+STEPS = 3  # updates in an epoch: 27 of the 33 rows in batches of 12
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "pixels.npy"
-    np.save(path, np.random.default_rng(0).uniform(0, 1, (30, 4)).astype(np.float32))
+    np.save(path, np.random.default_rng(0).uniform(0, 1, (33, 4)).astype(np.float32))
     return path
 
 
@@ -175,7 +175,7 @@ def test_the_best_epoch_is_in_the_checkpoint_and_any_reader_sees_it(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = {1: 5.0, 2: 3.0, 3: 4.0}
-    monkeypatch.setattr(Trainer, "evaluate_test", lambda self: Evaluation(losses[self.state.epoch + 1], 1.0, 1.0, 1))
+    monkeypatch.setattr(Engine, "measure", lambda self: Evaluation(losses[self.state.epoch + 1], 1.0, 1.0, 1))
     out = tmp_path / "run"
     assert train(data, out, epochs=3) == 0
     last, best = load_file(step(out, 9)), load_file(out / "checkpoints" / "best-000002.safetensors")
@@ -190,7 +190,7 @@ def test_patience_counts_from_where_the_search_began_again(
     from hostile import describe, rewrite_with
 
     losses = {n: 5.0 + n for n in range(1, 20)}  # epoch 1 is the best of all
-    monkeypatch.setattr(Trainer, "evaluate_test", lambda self: Evaluation(losses[self.state.epoch + 1], 1.0, 1.0, 1))
+    monkeypatch.setattr(Engine, "measure", lambda self: Evaluation(losses[self.state.epoch + 1], 1.0, 1.0, 1))
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
         stop_after(patch, 2 * STEPS)
@@ -202,8 +202,8 @@ def test_patience_counts_from_where_the_search_began_again(
     assert run("train", "--resume", out, "--no-figures") == 0
     said = capsys.readouterr().out
     assert "the best epoch is looked for anew" in said
-    assert "stopped after epoch 5: no better test loss for 2 epochs" in said  # epoch 3 is the best of those seen
-    assert "best test loss 8.00 after epoch 3" in said
+    assert "stopped after epoch 5: no better validation loss for 2 epochs" in said  # epoch 3 is the best of those seen
+    assert "best validation loss 8.00 after epoch 3" in said
 
 
 # ------------------------------------------------------------------------------------------------ directories that died
@@ -275,7 +275,7 @@ def test_a_diverged_run_says_so_and_its_directory_can_be_used_again(
 ) -> None:
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "evaluate_test", lambda self: Evaluation(float("nan"), 1.0, 1.0, 1))
+        patch.setattr(Engine, "measure", lambda self: Evaluation(float("nan"), 1.0, 1.0, 1))
         assert train(data, out) == 1
     assert "diverged" in capsys.readouterr().err
     assert resume(out) == 1

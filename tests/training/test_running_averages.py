@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from running import metrics, run
+from running import held_out, metrics, run
 
 import tinyvae
 from tinyvae.training import checkpoint as checkpoints
@@ -17,7 +17,8 @@ TRAIN = ["train", "--data", "digits", *SMALL, "--epochs", "4", "--backend", "num
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("normalized") / "run"
-    assert run(*TRAIN, "--lr", "0.02", "--out", folder) == 0
+    valid = held_out("digits", folder.parent / "held.npz")
+    assert run(*TRAIN, "--valid", valid, "--lr", "0.02", "--out", folder) == 0
     return folder
 
 
@@ -26,7 +27,7 @@ def test_they_are_saved_with_the_last_and_the_best_epoch(trained: Path, capsys: 
     assert np.all(model.params["encoder.0.running_var"] != 1)
     assert np.any(model.params["encoder.0.running_mean"] != 0)
     rows = metrics(trained)
-    losses = [float(row["test_loss"]) for row in rows]
+    losses = [float(row["valid_loss"]) for row in rows]
     for which, loss in [("last", losses[-1]), ("best", min(losses))]:  # measured with the running averages
         assert run("evaluate", trained, "--checkpoint", which, "--nll-samples", "0", "--json") == 0
         assert json.loads(capsys.readouterr().out)["loss"] == loss
@@ -34,7 +35,8 @@ def test_they_are_saved_with_the_last_and_the_best_epoch(trained: Path, capsys: 
 
 def test_a_run_goes_on_with_them_bit_for_bit(trained: Path, tmp_path: Path) -> None:
     parts = tmp_path / "parts"
-    assert run(*TRAIN, "--lr", "0.02", "--epochs", "2", "--out", parts) == 0
+    valid = trained.parent / "held.npz"
+    assert run(*TRAIN, "--valid", valid, "--lr", "0.02", "--epochs", "2", "--out", parts) == 0
     assert run("train", "--resume", parts, "--epochs", "4", "--no-figures", "--quiet") == 0
     once, again = (checkpoints.read_last(path)[0] for path in (trained, parts))
     assert set(once.params) == set(again.params)

@@ -110,7 +110,7 @@ SECOND = """
 import os, signal, sys, time
 from tinyvae.training.metrics import Evaluation
 from tinyvae.training.signals import StopRequest
-from tinyvae.training.trainer import Trainer
+from tinyvae.training.engine import Engine
 with StopRequest() as stop:
     os.kill(os.getpid(), signal.SIGTERM)
     assert stop.received == signal.SIGTERM

@@ -5,7 +5,7 @@ import csv
 import io
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -130,10 +130,10 @@ def _scores(args: argparse.Namespace, trained: loading.Trained, rows: Rows, prog
 
 
 def _write(path: Path, scored: Scored, limit: float, y: np.ndarray | None) -> None:
-    columns = {"row": range(len(scored.scores)), "score": scored.scores.tolist()}
+    columns: dict[str, Any] = {"row": range(len(scored.scores)), "score": scored.scores.tolist()}
     columns["is_anomaly"] = (scored.scores > limit).astype(int).tolist()
     if y is not None:
-        columns["label"] = y.astype(int).tolist()
+        columns["label"] = y.tolist()
     if scored.trusted is not None:
         columns["trusted"] = scored.trusted.astype(int).tolist()
     text = io.StringIO()
@@ -196,7 +196,7 @@ def _print_labels(
         here = y == label  # (rows,)
         table.add_row(
             str(label), f"{here.sum():,}", f"{scores[here].mean():.2f}", f"{flagged[here].mean():.1%}",
-            f"{auroc(scores, here):.3f}", "<- left out of training" if label == left_out else "",
-            style="bold" if label == left_out else "",
+            f"{auroc(scores, here):.3f}", "<- left out of training" if str(label) == left_out else "",
+            style="bold" if str(label) == left_out else "",
         )  # fmt: skip
     console.print(table)

@@ -15,9 +15,9 @@ from tinyvae.commands import add_keep_blas, loading
 from tinyvae.errors import UsageError
 from tinyvae.model.estimates import LogLikelihood, log_likelihood, repair_log_likelihood
 from tinyvae.training import streams
-from tinyvae.training.batches import Batches
+from tinyvae.training.baseline import independent_loss, verdict
 from tinyvae.training.metrics import evaluate
-from tinyvae.training.run import is_cross_entropy
+from tinyvae.training.run import batches_to_test, is_cross_entropy
 
 SUMMARY = "loss, nll, kl, active units and log-likelihood of a run's test set"
 DESCRIPTION = """\
@@ -57,12 +57,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--repair is for log p(x), which --nll-samples 0 leaves out: give one or the other")
     trained = loading.open_run(args)
     config, model, dataset = trained.config, trained.model, trained.dataset(args.data_dir)
-    assert config.batch_size is not None
-    batches = Batches(
-        model, dataset.x_test, dataset.scale, config.batch_size, config.binarize == "dynamic", dataset.y_test,
-        config.objective_part().samples,
-    )  # fmt: skip
-    objective = config.objective_part()
+    objective, batches = config.objective_part(), batches_to_test(model, dataset, config)
     result = evaluate(model, batches, objective, config.seed)
     found: dict[str, Any] = {
         "run": str(args.run_dir),
@@ -75,15 +70,22 @@ def run(args: argparse.Namespace) -> int:
         "loss": result.loss,
         "nll": result.nll,
         "kl": result.kl,
+        "independent_columns": independent_loss(model, dataset, dataset.x_test),
         "active_units": result.active_units,
         "latent_dim": model.architecture.latent_dim,
     }
     if args.nll_samples:
-        x = np.concatenate([to_host(x).copy() for x, _, _ in batches.in_order(config.seed)])  # (rows, data)
+        if batches.dynamic:  # the very pixels that were drawn for the losses
+            x = np.concatenate([to_host(x).copy() for x, _, _ in batches.in_order(config.seed)])  # (rows, data)
+        else:
+            x = dataset.values(dataset.x_test[:])
         found |= _log_likelihood(args, trained, x, dataset.y_test if model.architecture.classes else None)
     if model.likelihood.bits:
         nats = -found["log_likelihood"] if args.nll_samples else result.nll + result.kl
         found["bits_per_dimension"] = model.likelihood.bits_per_dimension(nats, model.data_dim)
+    worse = verdict(result.nll + result.kl, found["independent_columns"], "columns")
+    if worse is not None:
+        found["warning"] = worse
     if is_cross_entropy(config, dataset):
         found["note"] = (
             f"{type(model.likelihood).__name__} on grey values: these are cross-entropies, not log-likelihoods"
@@ -153,6 +155,9 @@ def _print_table(found: dict[str, Any], samples: int, meaning: str) -> None:
     table.add_row("loss", f"{found['loss']:.2f}", f"nats for each datum: {meaning}")
     table.add_row("nll", f"{found['nll']:.2f}", f"-log p(x|z), {draws} for each datum")
     table.add_row("kl", f"{found['kl']:.2f}", "from q(z|x) to the prior")
+    if found["independent_columns"] is not None:
+        alone = f"{found['independent_columns']:.2f}"
+        table.add_row("independent columns", alone, "each by itself, fitted to the training rows: to be beaten")
     table.add_row("active units", str(found["active_units"]), f"of {found['latent_dim']} latent dimensions")
     if samples:
         repaired = "repaired_distrusted" in found
@@ -172,6 +177,8 @@ def _print_table(found: dict[str, Any], samples: int, meaning: str) -> None:
     console = Console(highlight=False, soft_wrap=True, emoji=False)
     console.print(f"{found['run']} after epoch {found['epoch']}, on {found['rows']:,} test rows", markup=False)
     console.print(table)
+    if "warning" in found:
+        console.print(f"warning: {found['warning']}", markup=False)
     if "note" in found:
         console.print(f"note: {found['note']}")
 

@@ -16,8 +16,9 @@ Write a run's model as DIR/encoder.onnx and DIR/decoder.onnx.
 
 encoder.onnx takes x (rows, data), where NaN was not observed, and gives mu and logvar (rows, latent) of q(z|x);
 decoder.onnx takes z (rows, latent) and gives the mean of p(x|z) (rows, data), and as output what the decoder says. Both
-take any number of rows, in the run's precision. Images are rows of pixels, pixel row after pixel row. A run that was
-trained with --conditional takes labels y (rows,) beside them, as int64."""
+take any number of rows, in the run's precision; where columns are standardized, x and the mean are float64. Images are
+rows of pixels, pixel row after pixel row. A run that was trained with --conditional takes labels y (rows,) beside them,
+as int64 from 0 on; what they are called is in the metadata."""
 EXAMPLES = """\
 examples:
   tinyvae export runs/digits-20250101-120000 --onnx exported

@@ -9,6 +9,7 @@ import numpy as np
 from tinyvae.backend import to_host
 from tinyvae.commands import loading
 from tinyvae.errors import TinyvaeError, UsageError
+from tinyvae.model.labels import label_typed
 from tinyvae.model.steering import PATHS, every_label, interpolate, listed
 from tinyvae.training import streams
 from tinyvae.training.files import write_atomically
@@ -51,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--path", choices=PATHS, default="line", help="of --interpolate: straight, or along a sphere (default: line)"
     )
-    parser.add_argument("--label", type=int, metavar="Y", help="of what a conditional run shall make")
+    parser.add_argument("--label", metavar="Y", help="of what a conditional run shall make")
     parser.add_argument("--draw", action="store_true", help="draw x from p(x|z) instead of writing its mean")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="draws the samples (default: 0)")
 
@@ -74,8 +75,8 @@ def run(args: argparse.Namespace) -> int:
         else:
             from tinyvae.training import figures  # matplotlib takes a while to load
 
-            shape, ink = trained.record.image_shape, figures.ink_of(trained.model, x)
-            figure = figures.sheet(x, shape, title, columns, ink)
+            shape = trained.record.image_shape
+            figure = figures.sheet_of(trained.model, x, shape, title, columns)
             if args.manifold and shape:
                 figures.label_manifold(figure, shape)
             figures.save_figure(figure, args.out)
@@ -106,9 +107,13 @@ def _labels(args: argparse.Namespace, trained: loading.Trained) -> np.ndarray:
     if args.label is not None and args.style:
         raise UsageError("--style decodes with every label: leave --label away")
     known = trained.labels(args.data_dir) if classes else None
-    labels = np.arange(classes) if known is None else known
-    if args.label is not None and args.label not in labels:
-        raise UsageError(f"--label must be one of the run's labels, {listed(labels)}, not {args.label}")
+    labels = np.array(trained.model.labels or range(classes)) if known is None else known
+    if args.label is not None:
+        try:
+            args.label = label_typed(args.label, labels.tolist())
+        except ValueError as error:
+            wrong = f"--label must be one of the run's labels, {listed(labels)}, not {args.label}"
+            raise UsageError(wrong) from error
     return labels
 
 
@@ -125,7 +130,7 @@ def _latents(
         z = figures.manifold_points()  # (225, 2)
         if not len(labels):
             return z, None, "The plane of z, decoded", figures.MANIFOLD
-        label = int(labels[0]) if args.label is None else args.label
+        label = labels[0] if args.label is None else args.label
         return z, np.full(len(z), label), f"The plane of z, decoded with label {label}", figures.MANIFOLD
     if args.interpolate:
         x, own = _test_rows(args, trained, "--interpolate", args.interpolate, labels)  # (2, data), (2,)
@@ -135,7 +140,7 @@ def _latents(
         title = f"from test row {i} to test row {j}, along a {args.path}, decoded"
         if own is None:
             return z, None, title, STEPS
-        label = int(own[0]) if args.label is None else args.label
+        label = own[0] if args.label is None else args.label
         return z, np.full(len(z), label), f"{title} with label {label}", STEPS
     rng = np.random.default_rng([args.seed, streams.SAMPLES])
     z = rng.standard_normal((args.n, model.architecture.latent_dim))

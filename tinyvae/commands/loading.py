@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,11 +16,12 @@ from tinyvae.model.steering import listed
 from tinyvae.model.vae import VAE
 from tinyvae.objectives.objective import Objective
 from tinyvae.training import checkpoint as checkpoints
-from tinyvae.training import data, streams
+from tinyvae.training import streams
 from tinyvae.training.checkpoint import Checkpoint, StrangerError
-from tinyvae.training.config import BACKENDS, Config, check_data_name, replaced
+from tinyvae.training.config import BACKENDS, DATA, NO_VALID, Config, check_data_name
 from tinyvae.training.data import Dataset
 from tinyvae.training.data.rows import PARTS, Rows, load_rows
+from tinyvae.training.data.table import Table
 from tinyvae.training.record import Record, read_record
 from tinyvae.training.run import check_same_data, load_data
 
@@ -39,10 +41,18 @@ class Trained:
         """The run's options."""
         return self.record.config
 
+    @property
+    def table(self) -> Table | None:
+        """How the columns of the run's table became numbers. Raises CheckpointError if that is damaged."""
+        try:
+            return None if self.record.table is None else Table.of_dict(self.record.table)
+        except ValueError as error:
+            raise CheckpointError(f"{self.checkpoint.path}: holds no table of this version ({error})") from error
+
     def dataset(self, data_dir: str | None) -> Dataset:
         """The run's data, the very same as in training. Raises DataError or CheckpointError if it cannot be had."""
         if data_dir not in self._loaded:
-            config = replaced(self.config, {"data_dir": data_dir}) if data_dir else self.config
+            config = self.config.changed(data_dir=data_dir) if data_dir else self.config
             dataset = load_data(config, downloads=bool(data_dir or not config.data_dir))
             check_same_data(self.checkpoint, self.record, dataset)
             own = self.record.image_shape
@@ -73,7 +83,7 @@ class Trained:
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """RUN, and which of its models: what `open_run` reads, but for the backend."""
     parser.add_argument("run_dir", metavar="RUN", type=Path, help="a run directory, made by tinyvae train")
-    which = "the parameters of the last epoch, or of the one with the best test loss (default: last)"
+    which = "the parameters of the last epoch, or of the one with the best validation loss (default: last)"
     parser.add_argument("--checkpoint", choices=("last", "best"), default="last", help=which)
     own = "the file and class of a likelihood or objective of your own that the run was trained with"
     parser.add_argument("--own", metavar="FILE.py:CLASS", action="append", help=own)
@@ -90,10 +100,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def open_run(args: argparse.Namespace) -> Trained:
     """The run that the arguments name. Raises UsageError if there is none, CheckpointError if it is damaged."""
-    path: Path = args.run_dir
+    return opened(args.run_dir, args.checkpoint, args.backend, args.own or ())
+
+
+def opened(path: Path, which: str = "last", backend: str = "auto", own: Sequence[str] = ()) -> Trained:
+    """The same without a command line. which: "last" or "best"; own: as --own."""
     if not path.is_dir():
         raise UsageError(f"{path}: there is no such run directory")
-    for text in vars(args).get("own") or []:  # a recipe has none
+    for text in own:
         try:
             parts.typed(text, Likelihood, Objective)
         except ValueError as error:
@@ -106,19 +120,20 @@ def open_run(args: argparse.Namespace) -> Trained:
     except StrangerError as error:
         raise CheckpointError(f"{error}; name the file of its class: --own FILE.py:CLASS") from error
     state = record.state
-    if args.checkpoint == "last":
-        return Trained(last, record, last.model(args.backend), state.epoch)
+    if which == "last":
+        return Trained(last, record, last.model(backend), state.epoch)
     if not state.best_epoch:
-        raise UsageError(f"{path}: no epoch is done, so none is the best: leave --checkpoint best away")
+        why = "no epoch is done" if record.config.valid != NO_VALID else "nothing was held out to tell it by"
+        raise UsageError(f"{path}: no epoch is the best ({why}): leave --checkpoint best away")
     if last.best is None and not state.best_is_now:  # a checkpoint of an earlier version: it only names the file
         best = checkpoints.read_checkpoint(checkpoints.best_path(path, state.best_epoch))
-        return Trained(last, record, best.model(args.backend), state.best_epoch)
-    return Trained(last, record, last.best_model(args.backend), state.best_epoch)
+        return Trained(last, record, best.model(backend), state.best_epoch)
+    return Trained(last, record, last.best_model(backend), state.best_epoch)
 
 
 def add_rows_arguments(parser: argparse.ArgumentParser) -> None:
     """DATA and --part: rows for a trained model to look at."""
-    names = "|".join(data.NAMES)
+    names = "|".join(DATA)
     parser.add_argument("data", metavar="DATA", help=f"{names}, or the path of a .npy or .npz file")
     parser.add_argument(
         "--part", choices=PARTS, default="test", help="which rows of a named data set (default: test; a file: all)"
@@ -132,11 +147,19 @@ def rows_of(args: argparse.Namespace, trained: Trained) -> Rows:
     images of another shape, other values; for a conditional model no labels, or some that it was not trained with.
     """
     try:
-        check_data_name(args.data, data.NAMES)
+        check_data_name(args.data)
     except ValueError as error:
         raise UsageError(str(error).replace("--data ", "DATA ", 1)) from error
     folder = args.data_dir or (trained.config.data_dir if args.data == trained.config.data else None)
-    rows = load_rows(args.data, args.part, Path(folder) if folder else None, trained.config.seed)
+    rows = load_rows(
+        args.data,
+        args.part,
+        Path(folder) if folder else None,
+        trained.config.seed,
+        table=trained.table,
+        scale=trained.record.scale,
+        label=trained.config.label,
+    )
     architecture, x = trained.model.architecture, rows.x
     if x.shape[1] != architecture.data_dim:
         raise DataError(f"{rows.name}: has {x.shape[1]} columns, but the run was trained on {architecture.data_dim}")
@@ -164,7 +187,7 @@ def rows_of(args: argparse.Namespace, trained: Trained) -> Rows:
         architecture.check_values(narrow)
         if architecture.classes and rows.label_problem:
             raise DataError(rows.label_problem)
-        architecture.check_labels(rows.y if architecture.classes else None, len(x))
+        trained.model.label_codes(rows.y if architecture.classes else None, len(x))
     except ValueError as error:
         raise DataError(f"{rows.name}: {error}") from error
     return replace(rows, x=x)
@@ -181,8 +204,8 @@ def _check_occur(name: str, y: np.ndarray, labels: np.ndarray | None) -> None:
         )
 
 
-def _kind(image_shape: tuple[int, int] | None) -> str:
-    return f"images of {image_shape[0]} x {image_shape[1]} pixels" if image_shape else "rows that are no images"
+def _kind(image_shape: tuple[int, ...] | None) -> str:
+    return f"images of {' x '.join(map(str, image_shape))} pixels" if image_shape else "rows that are no images"
 
 
 def is_own_data(args: argparse.Namespace, trained: Trained) -> bool:

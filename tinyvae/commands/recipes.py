@@ -3,7 +3,6 @@
 import argparse
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markdown import Markdown
@@ -14,7 +13,8 @@ from tinyvae import recipes
 from tinyvae.commands import add_keep_blas, loading, train
 from tinyvae.errors import TinyvaeError, UsageError
 from tinyvae.recipes import Recipe, Variant, evidence
-from tinyvae.training.metrics import read_table
+from tinyvae.training.progress import Reporter
+from tinyvae.training.run import measured_on_test
 
 SUMMARY = "models from published articles, put right, with what they show"
 DESCRIPTION = """\
@@ -87,7 +87,8 @@ def _run(args: argparse.Namespace, console: Console, recipe: Recipe) -> int:
         if not args.quiet:
             line = variant.command(str(out / variant.name))
             console.print(f"{recipe.name}, variant {variant.name}: {line}\n", markup=False)
-        code = train.run(_train_arguments(variant, out / variant.name, recipe, args.quiet))
+        reporter = Reporter(quiet=args.quiet, every=recipe.report_every)
+        code = train.train(variant.options, out / variant.name, reporter=reporter)
         if code:
             return code
         if not args.quiet:
@@ -126,18 +127,8 @@ def _directory(out: str | None, recipe: Recipe) -> Path:
     return path
 
 
-def _train_arguments(variant: Variant, out: Path, recipe: Recipe, quiet: bool) -> argparse.Namespace:
-    """As the parser of `tinyvae train` would have made them: what is not asked for is absent."""
-    arguments: dict[str, Any] = {**variant.options, "out": str(out)}
-    if recipe.report_every is not None:
-        arguments["report_every"] = recipe.report_every
-    if quiet:
-        arguments["quiet"] = True
-    return argparse.Namespace(**arguments)
-
-
 def _outcome(variant: Variant, path: Path) -> evidence.Outcome:
     """The variant's run as it is stored."""
-    trained = loading.open_run(argparse.Namespace(run_dir=path, checkpoint="last", backend="auto"))
-    rows, _ = read_table(path, trained.epoch)
-    return evidence.Outcome(variant.name, path, trained.config, trained.model, rows[-1])
+    trained = loading.opened(path)
+    test = measured_on_test(trained.model, trained.dataset(None), trained.config)
+    return evidence.Outcome(variant.name, path, trained.config, trained.model, test)

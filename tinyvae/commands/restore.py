@@ -12,6 +12,7 @@ from tinyvae.commands import loading
 from tinyvae.errors import DataError, TinyvaeError, UsageError
 from tinyvae.training import streams
 from tinyvae.training.data.dataset import evenly_spread
+from tinyvae.training.data.scale import column_moments
 from tinyvae.training.files import write_atomically
 from tinyvae.uses import restoring
 from tinyvae.uses.masks import Mask, add_noise, parse_mask
@@ -33,12 +34,14 @@ examples:
   tinyvae restore runs/digits-20250101-120000 --mask half --out half.png
   tinyvae restore runs/digits-20250101-120000 --mask box:2,2,4,4 --steps 50
   tinyvae restore runs/digits-20250101-120000 --mask random:0.8 --out numbers.npz
-  tinyvae restore runs/digits-20250101-120000 --mask noise --out noise.png"""
+  tinyvae restore runs/digits-20250101-120000 --mask noise --out noise.png
+  tinyvae restore runs/people --mask gaps --out filled.npz                 what is missing in the data itself"""
 
 ROWS = 1000
 DRAWN = 12
 MASKS = (
-    "what is missing: half (the right half of each image; of other rows, the second half of the columns), "
+    "what is hidden: half (the right half of each image; of other rows, the second half of the columns), gaps "
+    "(nothing: what is missing in the data itself is filled in), "
     "random:P (each number with probability P), box:TOP,LEFT,HEIGHT,WIDTH (pixels, counted from 0), or noise (nothing; "
     "0s and 1s are flipped, or numbers in [0, 1] replaced by random ones, with probability 1/4; to other numbers "
     "Gaussian noise is added, with the standard deviation of the column)"
@@ -80,8 +83,9 @@ def run(args: argparse.Namespace) -> int:
     image_shape = dataset.image_shape
     chosen = evenly_spread(len(dataset.x_test), ROWS)  # (rows,)
     x = as_trained(dataset.x_test[chosen], dataset.scale, trained.config)  # (rows, data)
+    truth = x
     y = dataset.y_test[chosen] if trained.model.architecture.classes and dataset.y_test is not None else None
-    mean, spread = restoring.moments(dataset)  # (data,) each
+    mean, spread = column_moments(dataset)  # (data,) each
     rng = np.random.default_rng([args.seed, streams.NOISE])
     if mask.kind == "noise":
         given, what = add_noise(x, spread, rng, trained.model.likelihood.discrete)  # (rows, data)
@@ -91,24 +95,34 @@ def run(args: argparse.Namespace) -> int:
             estimates["3 x 3 mean"] = restoring.blurred(given, image_shape)
         counted = np.zeros(x.shape, dtype=bool)  # (rows, data): nothing is known for certain
     else:
-        observed = _observed(mask, x, image_shape, rng)  # (rows, data)
+        gaps = np.isnan(x)  # (rows, data): nobody knows what is there
+        observed = _observed(mask, x, image_shape, rng) & ~gaps
         result = _fill_in(args, trained, x, observed, mean, rng, y)
         restored = {"restored": result.estimate, "draw": result.draw}
-        given, what = np.where(observed, x, np.nan), f"{(~observed).mean():.0%} of the numbers missing"
+        hidden = (~observed & ~gaps).mean()
+        given, what = np.where(observed, x, np.nan), f"{hidden:.0%} of the numbers hidden"
+        if gaps.any():
+            what += f", {gaps.mean():.0%} missing in the data: these are filled in, and nobody knows how well"
         estimates = {"VAE": result.estimate, "training mean": np.where(observed, x, mean)}
-        counted = observed
+        counted = observed | gaps
     bounded = trained.model.likelihood.interval is not None  # then what they say are probabilities
-    lines = restoring.compare(estimates, x, counted, ("VAE", "training mean") if bounded else ())
+    lines: list[Line] = []
+    if not counted.all():
+        standard = trained.model.standard
+        if standard is not None:  # dollars and years are compared in standard deviations of each column
+            estimates, x = {n: standard.inward(a) for n, a in estimates.items()}, standard.inward(x)
+            what += "; errors in standard deviations of each column"
+        lines = restoring.compare(estimates, x, counted, ("VAE", "training mean") if bounded else ())
     _print(args, f"{len(x):,} of {len(dataset.x_test):,} test rows, {what}", lines)
     if args.out is not None:
-        _write(args, trained, {"row": chosen, "x": x, "given": given, **restored}, image_shape)
+        _write(args, trained, {"row": chosen, "x": truth, "given": given, **restored}, image_shape)
         print(args.out)
     return 0
 
 
-def _observed(mask: Mask, x: np.ndarray, image_shape: tuple[int, int] | None, rng: np.random.Generator) -> np.ndarray:
+def _observed(mask: Mask, x: np.ndarray, image_shape: tuple[int, ...] | None, rng: np.random.Generator) -> np.ndarray:
     try:
-        observed = mask.observed(len(x), x.shape[1], image_shape, rng)
+        observed = mask.observed(len(x), x.shape[1], image_shape, rng) & ~np.isnan(x)
     except ValueError as error:
         raise UsageError(f"--mask: {error}") from error
     if observed.all():
@@ -140,16 +154,17 @@ def _print(args: argparse.Namespace, what: str, lines: list[Line]) -> None:
             f"{line.rmse.value:.4f} +- {line.rmse.standard_error:.4f}",
             f"{entropy.value:.4f} +- {entropy.standard_error:.4f}" if entropy else "",
         )
-    if all(line.cross_entropy is None for line in lines):
+    if lines and all(line.cross_entropy is None for line in lines):
         table.columns.pop()
     console = Console(highlight=False, soft_wrap=True, emoji=False)
     console.print(f"{args.run_dir}: {what}", markup=False)
-    console.print(table)
+    if lines:
+        console.print(table)
 
 
 def _write(
     args: argparse.Namespace, trained: loading.Trained, arrays: dict[str, np.ndarray],
-    image_shape: tuple[int, int] | None,
+    image_shape: tuple[int, ...] | None,
 ) -> None:  # fmt: skip
     try:
         if args.out.suffix == ".npz":

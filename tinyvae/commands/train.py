@@ -10,25 +10,25 @@ from typing import Any
 from tinyvae import backend as backends
 from tinyvae import blas, parts
 from tinyvae.commands.train_options import add_arguments as add_arguments
-from tinyvae.errors import CheckpointError, DataError, NonFiniteError, TinyvaeError, UsageError
+from tinyvae.errors import CheckpointError, TinyvaeError, UsageError
 from tinyvae.kernels import announce_compilation
 from tinyvae.likelihoods.likelihood import Likelihood
 from tinyvae.model.vae import VAE
 from tinyvae.objectives import objective as objective_named
 from tinyvae.objectives.objective import Objective
 from tinyvae.training import config as configs
-from tinyvae.training import data
+from tinyvae.training.baseline import independent_loss, verdict
 from tinyvae.training.checkpoint import Checkpoint, StrangerError
-from tinyvae.training.config import Config
+from tinyvae.training.config import ARRAYS, Config
 from tinyvae.training.data import Dataset
 from tinyvae.training.data.regular import exists
-from tinyvae.training.data.scale import check_representable, check_unit_interval, scale_note
-from tinyvae.training.metrics import Row
+from tinyvae.training.data.scale import scale_note
 from tinyvae.training.progress import Reporter
 from tinyvae.training.record import Record
 from tinyvae.training.run import FolderTakenError, Run, check_same_data, is_cross_entropy, load_data
 from tinyvae.training.signals import StopRequest
-from tinyvae.training.trainer import RunState, Trainer
+from tinyvae.training.support import check_support, standardize
+from tinyvae.training.trainer import Trainer
 
 SUMMARY = "train a VAE and draw what it learned"
 DESCRIPTION = """\
@@ -45,21 +45,32 @@ examples:
   tinyvae train --data my.npy --likelihood gaussian             rows of real numbers
   tinyvae train --resume runs/mnist-20250101-120000 --epochs 20"""
 
-NOT_STORED = ("out", "resume", "no_figures", "quiet", "keep_blas", "report_every")
+NOT_STORED = ("out", "resume", "no_figures", "quiet", "keep_blas")
 MAY_CHANGE = ("data_dir", "epochs")  # when a run is resumed
 
 
 def run(args: argparse.Namespace) -> int:
     """Train; the exit code: 0, or 128 + signal if it was stopped and saved."""
     given = vars(args)
-    options: dict[str, Any] = {
-        name: tuple(v) if isinstance(v, list) else v for name, v in given.items() if name not in NOT_STORED
-    }
+    options = {n: tuple(v) if isinstance(v, list) else v for n, v in given.items() if n not in NOT_STORED}
+    for name in ("out", "resume"):
+        if given.get(name) == "":
+            raise UsageError(f"--{name} must name a directory")
+    out, resume = (Path(given[name]) if name in given else None for name in ("out", "resume"))
+    return train(options, out, resume, draw="no_figures" not in given, reporter=Reporter(quiet="quiet" in given))
+
+
+def train(
+    options: dict[str, Any], out: Path | None = None, resume: Path | None = None, draw: bool = True,
+    reporter: Reporter | None = None,
+) -> int:  # fmt: skip
+    """What the command does, with options as in `Config`, those alone that are given; the exit code."""
+    options, reporter = dict(options), reporter or Reporter(quiet=True)
     try:
         if "data" in options:
-            configs.check_data_name(options["data"], data.NAMES)
-        for name in ("data", "data_dir"):  # so that a run can be evaluated from anywhere
-            if name in options and exists(Path(options[name])) and options[name] not in data.NAMES:
+            configs.check_data_name(options["data"])
+        for name in ("data", "data_dir", "valid"):  # so that a run can be evaluated from anywhere
+            if name in options and exists(Path(options[name])) and options[name] not in configs.DATA:
                 options[name] = str(Path(options[name]).resolve())
         for name, base in (("likelihood", Likelihood), ("objective", Objective)):
             if parts.is_typed(options.get(name, "")):
@@ -67,17 +78,12 @@ def run(args: argparse.Namespace) -> int:
         asked = Config(**options)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    for name in ("out", "resume"):
-        if given.get(name) == "":
-            raise UsageError(f"--{name} must name a directory")
-    reporter = Reporter(quiet="quiet" in given, every=given.get("report_every"))  # every: of a recipe
-    draw = "no_figures" not in given
-    if "resume" in given:
-        if "out" in given:
+    if resume is not None:
+        if out is not None:
             raise UsageError("--resume goes on in its own directory: leave --out away")
-        session = Session.resumed(Path(given["resume"]), options, draw, reporter)
+        session = Session.resumed(resume, options, draw, reporter)
     else:
-        session = Session.fresh(asked, given.get("out"), reporter)
+        session = Session.fresh(asked, out, reporter)
     try:
         if not session.trainer.finished():
             with StopRequest() as stop:  # until here Ctrl-C ends the command at once: there is nothing to save yet
@@ -99,31 +105,31 @@ def _typed(name: str, text: str, base: type) -> str:
 
 
 class Session:
-    """A model, its data, its trainer and its run directory, from the command's start to its end."""
+    """A trainer and what belongs around it: lines, pictures, the directory."""
 
-    def __init__(self, config: Config, dataset: Dataset, digest: str, model: VAE, run: Run, reporter: Reporter) -> None:
-        self.config, self.dataset, self.digest = config, dataset, digest
-        self.model, self.run, self.reporter = model, run, reporter
-        self.trainer = Trainer(model, dataset, config, listener=self)
-        self.saved_updates = -1
+    def __init__(self, config: Config, trainer: Trainer, run: Run, reporter: Reporter) -> None:
+        self.config, self.trainer, self.run, self.reporter = config, trainer, run, reporter
 
     @classmethod
-    def fresh(cls, asked: Config, out: str | None, reporter: Reporter) -> "Session":
+    def fresh(cls, asked: Config, out: Path | None, reporter: Reporter) -> "Session":
         """A new run."""
         dataset = load_data(asked, reporter.download)
         try:
-            config = asked.resolved(dataset.x_train.shape[0])
+            suits = None if dataset.table is None else dataset.table.likelihood()
+            config = asked.resolved(dataset.x_train.shape[0], suits)
             config, model = build(config, dataset, reporter)
         except ValueError as error:
             raise UsageError(str(error)) from error
+        standardized = standardize(model, dataset, config.standardize)
         check_support(model, dataset)
-        run = Run.create(Path(out), config, model) if out else new_run(config, dataset, model)
+        run = Run.create(out, config, model) if out else new_run(config, dataset, model)
         try:
-            describe(config, dataset, model, run.path, reporter)
-            return cls(config, dataset, dataset.digest(config.conditional), model, run, reporter)
+            describe(config, dataset, model, run.path, reporter, standardized)
+            digest = dataset.digest(config.conditional)
         except BaseException:
-            run.abandon()  # not enough memory, say: the directory is free for another try
+            run.abandon()
             raise
+        return cls(config, Trainer.over(model, dataset, config, run, digest, reporter), run, reporter)
 
     @classmethod
     def resumed(cls, path: Path, options: dict[str, Any], draw: bool, reporter: Reporter) -> "Session":
@@ -138,10 +144,15 @@ class Session:
         try:
             for problem in problems:
                 reporter.warn(f"{problem}; going on from {checkpoint.path.name}")
+            if record.config.data == ARRAYS:
+                raise UsageError(
+                    f"{path} was begun in Python, on arrays: go on with it there, by tinyvae.fit(model, x, "
+                    f"resume={str(path)!r})"
+                )
             differences = record.config.differences(fixed_options(options, record.config))
             if differences:
                 raise UsageError(f"{path} cannot be resumed with other options: {'; '.join(differences)}")
-            config = configs.replaced(record.config, {k: v for k, v in options.items() if k in MAY_CHANGE})
+            config = record.config.changed(**{k: v for k, v in options.items() if k in MAY_CHANGE})
             reporter.warn(run.put_in_order(checkpoint, record))
             undrawn = draw and "epochs" not in options and bool(_missing_figures(path, checkpoint, record))
             state = record.state
@@ -151,79 +162,65 @@ class Session:
             dataset = load_data(config, reporter.download, downloads="data_dir" in options or not config.data_dir)
             digest = check_same_data(checkpoint, record, dataset)
             config, model = build(config, dataset, reporter)
-            session = cls(config, dataset, digest, model, run, reporter)
-            lost = run.restore(session.trainer, checkpoint, record)
+            checkpoint.copy_params_into(model)  # and where its columns lie, before batches are made for it
+            session = cls(config, Trainer.over(model, dataset, config, run, digest, reporter), run, reporter)
+            lost = session.trainer.take_up(checkpoint, record)
             if lost:
                 reporter.warn(f"{lost}; the best epoch is looked for anew")
             if session.trainer.finished() and not undrawn:
-                raise UsageError(f"{path} has stopped for want of a better test loss (--patience {config.patience})")
+                raise UsageError(
+                    f"{path} has stopped for want of a better validation loss (--patience {config.patience})"
+                )
             if not session.trainer.finished():
-                session.note_start()
+                run.note_resumed(config, model)
         except BaseException:
             run.close()
             raise
-        session.saved_updates = state.updates
         where = f"epoch {state.epoch + 1}, batch {state.batch + 1}" if state.batch else f"epoch {state.epoch + 1}"
         if not session.trainer.finished():
             reporter.line(f"going on with {path} at {where}, from {checkpoint.path.name}")
         return session
 
-    def note_start(self) -> None:
-        """What an existing run runs with from now on, into its config.json."""
-        try:
-            self.run.write_config(self.config, self.model)
-        except OSError as error:
-            raise TinyvaeError(f"{self.run.path}: cannot be written ({error.strerror or error})") from error
-
     def train(self, stop: StopRequest) -> bool:
-        """Run the trainer and save at the end, whatever the reason. False if it was stopped."""
+        """Run the trainer, which saves at the end, whatever the reason. False if it was stopped."""
         trainer = self.trainer
-        self.reporter.start(trainer.state, trainer.epochs, trainer.updates_per_epoch())
+        self.reporter.start(trainer.state, trainer.engine.epochs, trainer.engine.updates_per_epoch())
         try:
-            complete = trainer.run(stop=lambda: stop.received is not None)
-        except NonFiniteError as error:
-            try:
-                self.run.save_table()  # the epochs before it show where it went wrong
-            except OSError as second:
-                reason = second.strerror or second
-                raise NonFiniteError(f"{error}; and metrics.csv cannot be written ({reason})") from second
-            raise
+            return trainer.train(stop=lambda: stop.received is not None)
         finally:
             self.reporter.stop()
-        if self.saved_updates != trainer.state.updates:
-            self.save()
-        return complete
 
-    def batch(self, state: RunState, loss: float) -> None:
-        """The trainer made an update."""
-        self.reporter.batch(state, loss)
-
-    def epoch(self, row: Row) -> None:
-        """The trainer finished an epoch."""
-        self.run.rows.append(row)
-        self.reporter.epoch(row)
-        assert self.config.checkpoint_every is not None
-        if row.epoch % self.config.checkpoint_every == 0:
-            self.save()
-
-    def save(self) -> None:
-        """A checkpoint of this moment."""
-        self.reporter.warn(self.run.save(self.trainer, self.config, self.dataset, self.digest))
-        self.saved_updates = self.trainer.state.updates
+    def _set_beside_columns(self) -> None:
+        """Independent columns, whatever came of the model."""
+        trainer, dataset = self.trainer, self.trainer.dataset
+        if not trainer.history:
+            return
+        last, part = trainer.history[-1], dataset.held_out()
+        alone = independent_loss(trainer.model, dataset, part.x)
+        nll, kl = (last.train_nll, last.train_kl) if last.valid_loss is None else (last.valid_nll, last.valid_kl)
+        assert nll is not None
+        assert kl is not None
+        what = "pixels" if dataset.image_shape else "columns"
+        self.reporter.line(f"after the last epoch nll + kl is {nll + kl:.2f}; independent {what} have {alone:.2f}")
+        self.reporter.warn(verdict(nll + kl, alone, what))
 
     def finish(self, draw: bool) -> None:
         """The last lines, and the pictures."""
-        state, line = self.trainer.state, self.reporter.line
-        if state.epoch < self.trainer.epochs:
-            line(f"stopped after epoch {state.epoch}: no better test loss for {self.config.patience} epochs")
+        trainer, line = self.trainer, self.reporter.line
+        state = trainer.state
+        if state.epoch < trainer.engine.epochs:
+            line(f"stopped after epoch {state.epoch}: no better validation loss for {self.config.patience} epochs")
         if state.best_loss is not None:
-            line(f"best test loss {state.best_loss:.2f} after epoch {state.best_epoch}")
-        line(f"{self.trainer.seconds:.1f} s of training")
+            line(f"best validation loss {state.best_loss:.2f} after epoch {state.best_epoch}")
+        self._set_beside_columns()
+        line(f"{trainer.engine.seconds:.1f} s of training")
         if draw:
             from tinyvae.training.figures import write_figures  # matplotlib takes a while to load
 
             try:
-                paths = write_figures(self.run.path, self.model, self.dataset, self.run.rows, self.config.seed)
+                paths = write_figures(
+                    self.run.path, trainer.model, trainer.dataset, trainer.history, self.config.seed
+                )  # fmt: skip
             except (OSError, MemoryError) as error:
                 reason = "not enough memory" if isinstance(error, MemoryError) else error.strerror or error
                 raise TinyvaeError(
@@ -256,7 +253,7 @@ def build(config: Config, dataset: Dataset, reporter: Reporter) -> tuple[Config,
         model = VAE(
             dataset.data_dim, config.hidden, config.latent, decoder_hidden=config.decoder_hidden,
             activation=config.activation, likelihood=config.likelihood_part(),
-            tied=config.tied, classes=dataset.classes() if config.conditional else 0, conv=config.conv,
+            tied=config.tied, classes=dataset.label_values() if config.conditional else 0, conv=config.conv,
             image_shape=dataset.image_shape, batch_norm=config.batch_norm, backend=backend, kernels=config.kernels,
             dtype=config.dtype, device=config.device, seed=config.seed,
         )  # fmt: skip
@@ -267,21 +264,7 @@ def build(config: Config, dataset: Dataset, reporter: Reporter) -> tuple[Config,
     anew = "at every run: there is no folder that only you can write to; NUMBA_CACHE_DIR can name one"
     tell = lambda is_kept: reporter.line(f"compiling the kernels ({kept if is_kept else anew})")
     announce_compilation(model.kernels_name, tell)
-    return configs.replaced(config, {"backend": model.backend.name, "kernels": model.kernels_name}), model
-
-
-def check_support(model: VAE, dataset: Dataset) -> None:
-    """Raises DataError if the likelihood cannot have made the data."""
-    if model.likelihood.interval is not None and model.likelihood.bytes == "pixels":
-        check_unit_interval(dataset, f"a {type(model.likelihood).__name__} likelihood")
-    else:
-        check_representable(dataset, model.dtype.name)
-    try:
-        model.architecture.check_support(*dataset.range(), dataset.is_whole() if model.likelihood.discrete else None)
-        for x in dataset.chunks():
-            model.likelihood.check_rows(x)
-    except ValueError as error:
-        raise DataError(f"{dataset.name}: {error}") from error
+    return config.changed(backend=model.backend.name, kernels=model.kernels_name), model
 
 
 def new_run(config: Config, dataset: Dataset, model: VAE) -> Run:
@@ -301,11 +284,16 @@ def _missing_figures(path: Path, checkpoint: Checkpoint, record: Record) -> list
     return [name for name in names if not figures.path_of(path, name).exists()]
 
 
-def describe(config: Config, dataset: Dataset, model: VAE, path: Path, reporter: Reporter) -> None:
+def describe(
+    config: Config, dataset: Dataset, model: VAE, path: Path, reporter: Reporter, standardized: str | None
+) -> None:
     """What is about to happen, in a few lines."""
     a: Any = model.architecture  # of numbers: a run has no other
     line = reporter.line
-    line(f"data: {dataset.name}, {len(dataset.x_train):,} rows to train on, {len(dataset.x_test):,} to test on")
+    purposes = {"train": "to train on", "valid": "held out", "test": "to test on"}
+    line(f"data: {dataset.name}, {', '.join(f'{len(p.x):,} rows {purposes[p.name]}' for p in dataset.parts())}")
+    for note in dataset.notes:
+        line(f"note: {note}")
     images = ["x".join(map(str, image)) for image in a.images[:-1]]
     middle = (*a.encoder_widths[:-1], f"[{a.latent_dim}]", *a.decoder_widths[1:])
     widths = " - ".join(map(str, (*images, *middle, *reversed(images))))
@@ -326,9 +314,9 @@ def describe(config: Config, dataset: Dataset, model: VAE, path: Path, reporter:
             "note: Bernoulli on grey values is binary cross-entropy: a common loss, but no log-likelihood "
             "(--binarize dynamic makes it one)"
         )
-    note = scale_note(dataset) if a.likelihood.scale_matters else None
-    if note:
-        line(f"note: {note}")
+    note = scale_note(dataset) if a.likelihood.scale_matters and model.standard is None else None
+    for text in filter(None, (note, standardized)):
+        line(f"note: {text}")
     if dataset.label_problem:
         line(f"note: the labels are left aside: {dataset.label_problem}")
     line(f"run: {path}")

@@ -1,5 +1,6 @@
 """A graph as an ONNX model. The only file that needs the package onnx (the extra `onnx`)."""
 
+import json
 from typing import Any
 
 import numpy as np
@@ -20,16 +21,19 @@ LARGEST = 2**31 - 2**20  # bytes that one file can hold, with a little for the n
 def onnx_models(model: VAE, **about: Any) -> dict[str, onnx.ModelProto]:
     """The files "encoder" and "decoder", which have passed ONNX's own checker. about: more metadata.
 
-    The metadata says the likelihood, its outputs, the dimensions, and `parameters`, which two files of one model share.
+    The metadata says the likelihood, its outputs, the dimensions, and `parameters`, which two files of one model share;
+    and where a conditional model has labels of its own, these by their numbers y, as a list in JSON.
     Raises ExportError if a part cannot be written (see `export.model`), or is too large for a file.
     """
     with model.lock:
-        halves, parameters = graphs(model), digest(model)
+        halves, parameters, labels = graphs(model), digest(model), model.labels
     likelihood = model.likelihood
     said = {
         "likelihood": parts.text_of(likelihood), "outputs": " ".join(likelihood.outputs), "data_dim": model.data_dim,
         "latent_dim": model.latent_dim, "classes": model.classes, "parameters": parameters, **about,
     }  # fmt: skip
+    if labels is not None:
+        said["labels"] = json.dumps(labels)
     found = {}
     for name, graph in halves.items():
         found[name] = onnx_model(graph, name, f"{name} of a VAE({model.architecture.as_arguments()})")

@@ -44,12 +44,12 @@ class Graph:
         self.inputs.append(Tensor(self, self._free(name), shape, np.dtype(dtype or self.dtype)))
         return self.inputs[-1]
 
-    def output(self, name: str, a: Any, shape: Shape) -> None:
-        """`a` is an output of the graph, in its dtype. Raises ExportError if its shape is another."""
-        a = self.cast(self.tensor(a), self.dtype)
+    def output(self, name: str, a: Any, shape: Shape, dtype: Any = None) -> None:
+        """`a` is an output of the graph, in its dtype or that one. Raises ExportError if its shape is another."""
+        a = self.cast(self.tensor(a), np.dtype(dtype or self.dtype))
         if a.shape != shape:
             raise ExportError(f"{name} has the shape {a.shape}, where {shape} is expected")
-        named = Tensor(self, self._free(name), shape, self.dtype)
+        named = Tensor(self, self._free(name), shape, a.dtype)
         self.nodes.append(Node("Identity", (a.name,), named.name, {}))
         self.outputs.append(named)
 

@@ -18,10 +18,12 @@ from tinyvae.export.graph import Graph
 from tinyvae.export.shapes import ROWS, broadcast
 from tinyvae.export.words import word, write_loop
 from tinyvae.kernels.contract import Lookup, Rows, Window
+from tinyvae.kernels.domain import checked_groups
 from tinyvae.kernels.ends import forward_end
 from tinyvae.kernels.reference import Reference
 from tinyvae.loop import Loop
 from tinyvae.ops.activations import Activation
+from tinyvae.ops.groups import Groups, group_max, group_sum
 
 CHANNELS_FIRST, CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 
@@ -77,6 +79,14 @@ class Nodes:
     def row_max(self, a: Tensor) -> Tensor:
         """The largest of each row."""
         return a.max(axis=1, keepdims=True)
+
+    def group_max(self, a: Tensor, groups: Groups) -> Tensor:
+        """The largest of each number's group."""
+        return group_max(a, checked_groups(a, groups))
+
+    def group_sum(self, a: Tensor, groups: Groups) -> Tensor:
+        """The sum of each number's group."""
+        return group_sum(a, checked_groups(a, groups))
 
     # -------------------------------------------------------------------------------------------------------- products
 

@@ -5,6 +5,10 @@
 
 x that is NaN was not observed, and the encoder sees 0 in its place, as in `VAE.encode`. `output` is what the decoder
 says: the numbers that the likelihood calls by its `outputs`, one block of columns for each.
+
+Everything is in the model's dtype, y in int64. Where the model's columns are standardized (`VAE.standard`), x and mean
+are in the data's units and in float64, as 1e7 and a little has no digits in float32; `output` says the mean of
+(x - mean) / std, and stays in the model's dtype.
 """
 
 import hashlib
@@ -15,6 +19,7 @@ import numpy as np
 
 from tinyvae.backend import to_host
 from tinyvae.errors import ExportError
+from tinyvae.export.arrays import Tensor
 from tinyvae.export.graph import LABELS, Graph
 from tinyvae.export.kernels import Nodes
 from tinyvae.export.shapes import ROWS
@@ -47,6 +52,9 @@ class _Half:
         self.own = {name: to_host(a).copy() for name, a in model.own_params.items()}
         names = {f"{n.name}.{key}": a for n, p in zip(named, host, strict=True) for key, a in p.items()}
         names |= {f"likelihood.{name}": a for name, a in self.own.items()}
+        self.standard = model.standard
+        if self.standard is not None:
+            names |= {"standard.mean": self.standard.mean, "standard.std": self.standard.std}
         self.graph = Graph(model.dtype, names)
         self.k: Any = Nodes(self.graph)
         self.layers = [(n, p) for n, p in zip(named, host, strict=True)]
@@ -76,6 +84,25 @@ class _Half:
                 "the kernels' methods can"
             ) from error
 
+    @property
+    def units(self) -> np.dtype:
+        """The dtype of what is in the units of the data."""
+        return self.graph.dtype if self.standard is None else np.dtype("float64")
+
+    def inward(self, x: Tensor) -> Tensor:
+        """Data as the model computes with it: as `VAE.checked_data`."""
+        if self.standard is None:
+            return x
+        self.graph.scope = "standard/"
+        return self.standard.inward(x).astype(self.graph.dtype)
+
+    def outward(self, u: Any) -> Any:
+        """In the units of the data: as `VAE.decode`."""
+        if self.standard is None:
+            return u
+        self.graph.scope = "standard/"
+        return self.standard.outward(self.graph.tensor(u, self.graph.dtype))
+
     def labels(self, model: VAE) -> Any:
         """The input y, if the model is conditional."""
         return self.graph.input("y", (ROWS,), LABELS) if model.classes else None
@@ -83,8 +110,9 @@ class _Half:
 
 def _encoder(model: VAE, half: _Half) -> Graph:
     likelihood = model.likelihood
-    x = half.graph.input("x", (ROWS, model.data_dim))
+    x = half.graph.input("x", (ROWS, model.data_dim), half.units)
     labels = half.labels(model)
+    x = half.inward(x)
     seen = half.written("likelihood", likelihood, lambda: likelihood.encoded(half.k, x, missing=True))
     head = half.through(Rows(seen, None), labels)
     for name, a in zip(("mu", "logvar"), half.k.halves(head), strict=True):
@@ -97,11 +125,13 @@ def _decoder(model: VAE, half: _Half) -> Graph:
     z = half.graph.input("z", (ROWS, model.latent_dim))
     output = half.through(Rows(z, LINEAR), half.labels(model))
     mean = half.written("likelihood", likelihood, lambda: likelihood.mean(half.own, output))
-    half.graph.output("mean", mean, (ROWS, model.data_dim))
+    half.graph.output("mean", half.outward(mean), (ROWS, model.data_dim), half.units)
     half.graph.output("output", output, output.shape)
     return half.graph
 
 
 def digest(model: VAE) -> str:
-    """Tells two models' files apart: of all parameters, in 16 hexadecimal digits."""
-    return hashlib.sha256(np.ascontiguousarray(to_host(model.params.flat)).tobytes()).hexdigest()[:16]
+    """Tells two models' files apart: of all parameters, and of where their columns lie, in 16 hexadecimal digits."""
+    standard = () if model.standard is None else (model.standard.mean, model.standard.std)
+    numbers = (to_host(model.params.flat), *standard)
+    return hashlib.sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in numbers)).hexdigest()[:16]

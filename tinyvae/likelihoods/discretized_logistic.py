@@ -189,9 +189,7 @@ class DiscretizedLogistic(Likelihood):
     def log_scale(self, p: Views, output: Array) -> Array:
         """t of every number: (rows, data)."""
         log_scale = {**p, **self.fixed(), **self.parts(output)}["log_scale"]
-        xp = array_module(output)
-        log_scale = xp.asarray(log_scale, dtype=output.dtype)
-        return held(xp.broadcast_to(log_scale, self.parts(output)["mean"].shape))
+        return held(log_scale * array_module(output).ones_like(self.parts(output)["mean"]))
 
     def mean(self, p: Views, output: Array) -> Array:
         """Of rounded numbers: a 255th of how likely x is to be at least 1/255, 2/255, ..., 1, all added up."""

@@ -53,6 +53,7 @@ class Laplace(Likelihood):
     replayed: ClassVar = True
     nll: ClassVar = laplace_nll
     slopes: ClassVar = laplace_dmedian
+    scale_matters: ClassVar = True
 
     def __post_init__(self) -> None:
         """Raises ValueError for another scale."""

@@ -90,6 +90,11 @@ class Likelihood:
         whole: all x are whole numbers (None: not known).
         """
 
+    def real(self, data_dim: int) -> np.ndarray:
+        """Which columns are real numbers whose place and size it learns, (data,) truth values: data can be brought to
+        mean 0 and standard deviation 1 there. None where a size is fixed: that is in the units of the data."""
+        return np.full(data_dim, self.scale_matters and not self.fixed())
+
     def check_rows(self, x: Array) -> None:
         """Raises ValueError, with what to do, if rows x (rows, data), NaN where not observed, cannot come from p(x|z)
         although their smallest and largest number can.
@@ -104,6 +109,10 @@ class Likelihood:
         common.
         """
         return self
+
+    def members(self, data_dim: int) -> "list[tuple[Likelihood, slice]]":
+        """The likelihoods that it is made of, and the columns of each: itself, of all."""
+        return [(self, slice(0, data_dim))]
 
     def start(self, x: np.ndarray) -> np.ndarray | None:
         """What the decoder should say of x (rows, columns; NaN where not observed) before it has learned anything else:

@@ -209,6 +209,14 @@ class Mixed(Likelihood):
                 first, last, kind = at.columns.start, at.columns.stop - 1, parts.text_of(at.likelihood)
                 raise ValueError(f"columns {first} to {last} ({kind}), counted from {first}: {error}") from error
 
+    def members(self, data_dim: int) -> list[tuple[Likelihood, slice]]:
+        """One after the other."""
+        return [(at.likelihood, at.columns) for at in self.places(data_dim)]
+
+    def real(self, data_dim: int) -> np.ndarray:
+        """Those of the members."""
+        return np.concatenate([of.real(at.stop - at.start) for of, at in self.members(data_dim)])
+
     def start(self, x: np.ndarray) -> np.ndarray:
         """Of each member; 0 where one does not mind."""
         found = []

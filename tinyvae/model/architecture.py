@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
+from math import prod
 from typing import Any, ClassVar
 
 from tinyvae import parts
@@ -25,7 +26,7 @@ class Architecture(Description):
     activation: str = "relu"
     tied: bool = False
     conv: tuple[int, ...] = ()
-    image_shape: tuple[int, int] | None = None  # None without convolutions
+    image_shape: tuple[int, ...] | None = None  # (height, width), or with 3 colours; None without convolutions
     batch_norm: bool = False
 
     @classmethod
@@ -100,14 +101,15 @@ class Architecture(Description):
     def _convolutions(self) -> list[list[Named]]:
         """Each convolution, with its batch normalization if there is any."""
         found: list[list[Named]] = []
-        image = None if self.image_shape is None else (*self.image_shape, 1)
+        shape = self.image_shape
+        image = None if shape is None else (shape[0], shape[1], shape[2] if len(shape) == 3 else 1)
         for i, channels in enumerate(self.conv):
             assert image is not None
             layer = Conv(image, channels, **self._before_norm())
             try:
                 image = layer.places
             except ValueError as error:
-                h, w = self.image_shape or (0, 0)
+                h, w = (shape or (0, 0))[:2]
                 raise ValueError(
                     f"images of {h} x {w} pixels are too small for {len(self.conv)} convolutions: use {i}"
                 ) from error
@@ -140,6 +142,14 @@ class Architecture(Description):
         return decoder
 
     # ------------------------------------------------------------------------------------------------------------ text
+
+    def options(self) -> dict[str, Any]:
+        """See `Description`."""
+        mirrored = self.decoder_hidden == self.hidden[::-1]
+        return super().options() | {
+            "hidden": self.hidden, "decoder_hidden": None if mirrored else self.decoder_hidden,
+            "activation": self.activation, "tied": self.tied, "conv": self.conv, "batch_norm": self.batch_norm,
+        }  # fmt: skip
 
     def plain_activation(self) -> str | None:
         """See `Description`."""
@@ -191,12 +201,14 @@ def _checked_widths(name: str, widths: Sequence[int]) -> tuple[int, ...]:
     return tuple(checked_count(name, width) for width in widths)
 
 
-def _checked_image(data_dim: int, shape: Sequence[int] | None) -> tuple[int, int]:
-    if not isinstance(shape, Sequence) or len(shape) != 2:
+def _checked_image(data_dim: int, shape: Sequence[int] | None) -> tuple[int, ...]:
+    if not isinstance(shape, Sequence) or len(shape) not in (2, 3):
         raise ValueError(
-            "convolutions need images: data of shape (rows, height, width), or image_shape=(height, width)"
+            "convolutions need images: data of shape (rows, height, width), or image_shape=(height, width); in colour "
+            "(rows, height, width, 3), or (height, width, 3)"
         )
-    h, w = (checked_count("image_shape", size) for size in shape)
-    if h * w != data_dim:
-        raise ValueError(f"image_shape is {h} x {w} = {h * w} pixels, but data_dim is {data_dim}")
-    return h, w
+    sizes = tuple(checked_count("image_shape", size) for size in shape)
+    if prod(sizes) != data_dim:
+        said = " x ".join(map(str, sizes))
+        raise ValueError(f"image_shape is {said} = {prod(sizes)} pixels, but data_dim is {data_dim}")
+    return sizes

@@ -13,7 +13,9 @@ from tinyvae.backend import Array, backend_or_numpy, get_backend, to_host
 from tinyvae.kernels.contract import Kernels
 from tinyvae.layers.layer import Bound, Layer
 from tinyvae.model.description import Description, Named
+from tinyvae.model.labels import Label
 from tinyvae.model.params import FlatParams
+from tinyvae.model.standard import Standard
 from tinyvae.model.threads import new_lock
 from tinyvae.parts import replayed
 
@@ -45,6 +47,8 @@ class Built:
         self.encoder, self.decoder = self._bound(*described.halves())
         self.replayed = all(map(replayed, (*(b.layer for b in (*self.encoder, *self.decoder)), self.likelihood)))
         self.own_params, self.own_grads = self.params.part("likelihood"), self.grads.part("likelihood")
+        self.standard: Standard | Any = None  # where the data's columns lie; None: the model computes with x itself
+        self.labels: tuple[Label, ...] | None = None  # those of a conditional model, where they are not 0, 1, 2, ...
         self.free: list[Kernels] = []  # kernels that no call is using, with their memory
         self.lock = new_lock(self)
         self._built = frozenset(vars(self)) | {"_built"}  # what a copy makes anew
@@ -61,6 +65,16 @@ class Built:
 
         bind = lambda n: Bound(n.layer, *(MappingProxyType(views(of, *n)) for of in (self.params, self.grads)))
         return [bind(n) for n in encoder], [bind(n) for n in decoder]
+
+    @property
+    def plain(self) -> Self:
+        """This very model from within, where data is (x - mean) / std (see `standard`): it shares all its numbers."""
+        if self.standard is None:
+            return self
+        inside = type(self).__new__(type(self))
+        vars(inside).update(vars(self))
+        inside.standard = None
+        return inside
 
     def __repr__(self) -> str:
         return (
@@ -79,6 +93,8 @@ class Built:
                 "kernels": self.kernels_name,
                 "params": to_host(self.params.flat).copy(),  # (parameters,)
                 "grads": to_host(self.grads.flat).copy(),  # (parameters,)
+                "standard": self.standard,
+                "labels": self.labels,
                 "added": {k: v for k, v in vars(self).items() if k not in self._built},
             }
 
@@ -93,6 +109,7 @@ class Built:
         self._set_up(state["architecture"], backend, kernels, dtype)
         for name in ("params", "grads"):
             getattr(self, name).flat[...] = backend.asarray(state[name])
+        self.standard, self.labels = state.get("standard"), state.get("labels")
         vars(self).update(state["added"])
 
     @contextmanager

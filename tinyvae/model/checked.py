@@ -8,6 +8,7 @@ import numpy as np
 
 from tinyvae.backend import Array, to_host
 from tinyvae.model.built import Built
+from tinyvae.model.labels import codes_of, in_words
 from tinyvae.objectives.elbo import ELBO
 from tinyvae.objectives.objective import Objective
 
@@ -24,9 +25,20 @@ class Checked(Built):
     def _holds_nan(self, x: Array) -> bool:
         return bool(to_host(self.backend.xp.isnan(x.sum())))
 
-    def checked_rows(self, a: Any, name: str, width: int) -> Array:
+    def checked_data(self, x: Any) -> Array:
+        """Data x (rows, data) as the model computes with it: see `standard`. Raises ValueError for another shape."""
+        if self.standard is None:
+            return self.checked_rows(x, "x", self.data_dim)
+        wide = self.checked_rows(x, "x", self.data_dim, "float64")  # 1e7 and a little has no digits in float32
+        return self.standard.inward(wide).astype(self.dtype)
+
+    def log_std(self, x: Array) -> Any:
+        """What log p of each row loses on the way to the units of the data: x from `checked_data` -> (rows,), or 0."""
+        return 0.0 if self.standard is None else self.standard.log_std(x)
+
+    def checked_rows(self, a: Any, name: str, width: int, dtype: Any = None) -> Array:
         """`a` (rows, width) on this model's device and in its dtype. Raises ValueError for another shape or no rows."""
-        a = self.backend.asarray(a, self.dtype)
+        a = self.backend.asarray(a, dtype or self.dtype)
         if a.ndim != 2 or a.shape[1] != width or a.shape[0] == 0:
             images = a.ndim > 2 and a.shape[0] > 0 and math.prod(a.shape[1:]) == width
             remedy = f"; {name}.reshape(len({name}), -1) makes rows of images" if images else ""
@@ -34,10 +46,23 @@ class Checked(Built):
         return a if a.flags.c_contiguous else self.backend.xp.ascontiguousarray(a)
 
     def _labels(self, y: Any, rows: int) -> Array | None:
-        """Labels y (rows,), checked, on this model's device; None for a model that is not conditional."""
-        y = y if y is None or hasattr(y, "dtype") else np.asarray(y)
-        self.architecture.check_labels(y, rows)
+        """Labels y (rows,), checked, as numbers from 0 on and on this model's device; None for a model that is not
+        conditional."""
+        y = self.label_codes(y, rows)
         return self.backend.asarray(y) if self.classes else None
+
+    def label_codes(self, y: Any, rows: int) -> Any:
+        """Labels y (rows,) as numbers from 0 on: what they are already, unless the model has `labels` of its own.
+
+        None for a model that is not conditional. Raises ValueError for labels that do not fit, or are missing.
+        """
+        y = y if y is None or hasattr(y, "dtype") else np.asarray(y)
+        if self.labels is not None and y is not None:
+            y = codes_of(to_host(y), self.labels)
+        elif self.labels is not None:
+            raise ValueError(f"the model is conditional: it needs labels y, of {in_words(self.labels)}")
+        self.architecture.check_labels(y, rows)
+        return y
 
     def checked_objective(
         self, objective: Objective | None, beta: float | None = None, free_bits: float | None = None
@@ -57,7 +82,7 @@ class Checked(Built):
         eps may come as (batch, latent) where K = `draws` is 1, or as (batch, K, latent). Raises ValueError for what
         does not fit.
         """
-        x = self.checked_rows(x, "x", self.data_dim)
+        x = self.checked_data(x)
         n, latent = x.shape[0], self.latent_dim
         eps = self.backend.asarray(eps, self.dtype)
         if eps.ndim != 3 and draws == 1:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tinyvae import parts
 from tinyvae.backend import to_host
 from tinyvae.layers.layer import Layer, Param
 from tinyvae.likelihoods.likelihood import Likelihood
@@ -33,6 +34,13 @@ class Description:
         """The name of the activation of all hidden layers, if these are dense and there is nothing else: what the
         captured step on a GPU is made for. Else None."""
         return None
+
+    def options(self) -> dict[str, Any]:
+        """What a run says of its model, by the names of the command's options."""
+        return {
+            "latent": self.latent_dim, "likelihood": parts.text_of(self.likelihood), "conditional": self.classes > 0,
+            "hidden": (),
+        }  # fmt: skip
 
     def halves(self) -> tuple[list[Named], list[Named]]:
         """The layers of the encoder and of the decoder."""
@@ -92,9 +100,13 @@ class Description:
         self.likelihood.check(smallest, largest, whole)
 
     def check_values(self, x: np.ndarray) -> None:
-        """`check_support` of numbers at hand; of rows (rows, data) also `Likelihood.check_rows`. Raises ValueError."""
-        whole = bool((x == np.floor(x)).all()) if self.likelihood.discrete else None
-        self.check_support(float(x.min()), float(x.max()), whole)
+        """`check_support` of numbers at hand, NaN where not observed; of rows (rows, data) also
+        `Likelihood.check_rows`. Raises ValueError, also if nothing was observed."""
+        known = x[~np.isnan(x)]
+        if not known.size:
+            raise ValueError("the data holds NaN alone: no number was observed")
+        whole = bool((known == np.floor(known)).all()) if self.likelihood.discrete else None
+        self.check_support(float(known.min()), float(known.max()), whole)
         if x.ndim == 2:
             self.likelihood.check_rows(x)
 

@@ -73,7 +73,10 @@ def log_likelihood(model: VAE, x: Any, samples: int, rng: Any, progress: Any = N
     """
     samples, rng = checked_count("samples", samples), as_generator(rng)
     y = None if y is None else to_host(y)
-    model.architecture.check_labels(y, len(x))
+    model.label_codes(y, len(x))
+    if model.standard is not None:
+        x = to_host(model.checked_data(x))
+        return _shifted(log_likelihood(model.plain, x, samples, rng, progress, y), -model.standard.log_std(x))
     parts = []
     for start in range(0, len(x), CHUNK):
         rows = slice(start, start + CHUNK)
@@ -109,7 +112,12 @@ def repair_log_likelihood(
     if len(estimate.trusted) != len(x):
         raise ValueError(f"x has {len(x)} rows, but the estimate is of {len(estimate.trusted)}")
     y = None if y is None else to_host(y)
-    model.architecture.check_labels(y, len(x))
+    model.label_codes(y, len(x))
+    if model.standard is not None:
+        x = to_host(model.checked_data(x))
+        lost = model.standard.log_std(x)  # (rows,)
+        found = repair_log_likelihood(model.plain, x, _shifted(estimate, lost), samples, rng, progress, y)
+        return _shifted(found, -lost)
     found = LogLikelihood(*(part.copy() for part in estimate))
     wrong = np.flatnonzero(~estimate.trusted)
     if len(wrong) == 0:
@@ -134,6 +142,11 @@ def repair_log_likelihood(
         if progress is not None:
             progress(min(start + REPAIR_ROWS, len(wrong)))
     return found
+
+
+def _shifted(estimate: LogLikelihood, by: Any) -> LogLikelihood:
+    """In other units: by (rows,) nats more."""
+    return estimate._replace(log_p=estimate.log_p + by, second_look=estimate.second_look + by)
 
 
 def _joined(parts: list[Any]) -> Summary:

@@ -40,10 +40,10 @@ def interpolate(a: np.ndarray, b: np.ndarray, steps: int, path: str = "line") ->
 
 def listed(labels: np.ndarray) -> str:
     """Labels in ascending order, in words: "1, 3, 4", or "0 to 9" where three or more leave none out."""
-    if len(labels) > 2 and labels[-1] - labels[0] == len(labels) - 1:
+    if len(labels) > 2 and labels.dtype.kind in "iu" and labels[-1] - labels[0] == len(labels) - 1:
         return f"{labels[0]} to {labels[-1]}"
     if len(labels) > 20:
-        return f"{len(labels)} numbers from {labels[0]} to {labels[-1]}"
+        return f"{len(labels)} from {labels[0]} to {labels[-1]}"
     return ", ".join(map(str, labels))
 
 
@@ -54,11 +54,11 @@ def every_label(model: VAE, x: Any, y: np.ndarray, labels: np.ndarray | None = N
     handwriting: Kingma et al. 2014, "Semi-supervised learning with deep generative models", figure 2 ("analogies").
 
     x (rows, data), y (rows,) -> z (rows * classes, latent), labels (rows * classes,), those of a row side by side.
-    labels (classes,): those that occur in the training data, where some of 0..classes-1 do not (default: all).
+    labels (classes,): those that occur in the training data, where some of the model's do not (default: all).
     Raises ValueError if the model is not conditional.
     """
     if not model.classes:
         raise ValueError("the model is not conditional: it knows no labels (one that does is made with classes=...)")
     mu = to_host(model.encode(x, y)[0])  # (rows, latent)
-    labels = np.arange(model.classes) if labels is None else labels
+    labels = np.array(model.labels or range(model.classes)) if labels is None else labels
     return np.repeat(mu, len(labels), axis=0), np.tile(labels, len(mu))

@@ -53,7 +53,7 @@ def _checked(d: dict[str, Any]) -> Architecture:
         raise ValueError(f"activation must be text, not {d['activation']!r}")
     shape = d["image_shape"]
     if shape is not None and (not isinstance(shape, (list, tuple)) or not all(type(n) is int for n in shape)):
-        raise ValueError(f"image_shape must be two whole numbers, not {shape!r}")
+        raise ValueError(f"image_shape must be two or three whole numbers, not {shape!r}")
     found = Architecture.checked(
         d["data_dim"], d["hidden"], d["latent_dim"], d["decoder_hidden"], d["activation"], d["likelihood"], d["tied"],
         d["classes"], d["conv"], shape, d["batch_norm"],

@@ -21,6 +21,7 @@ from tinyvae.model.architecture import Architecture
 from tinyvae.model.checked import Checked
 from tinyvae.model.composed import Composed
 from tinyvae.model.description import Description, checked_count
+from tinyvae.model.labels import Label, are_plain, named_labels
 from tinyvae.objectives.objective import Objective, Partials, Posterior, Terms
 from tinyvae.ops.activations import LINEAR
 from tinyvae.ops.gaussian import kl_forward, reparameterize_backward, reparameterize_forward
@@ -85,11 +86,11 @@ class VAE(Checked):
                     See `tinyvae.likelihoods`
     sigma           short for the option of that name
     tied            the decoder's weights are the encoder's, transposed
-    classes         more than 0: a conditional VAE, p(x|z, y) and q(z|x, y), with labels y in 0..classes-1 (Sohn et al.
-                    2015): each method then needs y (rows,); a label is a one-hot row beside the input of each half's
-                    first dense layer
+    classes         more than 0, or the labels themselves: a conditional VAE, p(x|z, y) and q(z|x, y), with labels y in
+                    0..classes-1, or of those names (Sohn et al. 2015): each method then needs y (rows,); a label is a
+                    one-hot row beside the input of each half's first dense layer
     conv            channels of convolutions (4 x 4, stride 2) before the dense layers; the decoder mirrors them by
-                    transposed convolutions. They need image_shape = (height, width), one channel
+                    transposed convolutions. They need image_shape = (height, width), or (height, width, 3) in colour
     batch_norm      batch normalization in every hidden layer, before its activation
     encoder,        in place of all of these but the likelihood: layers one by one (see `tinyvae.layers`). The encoder
     decoder         ends in 2 * latent numbers: mu and logvar
@@ -101,6 +102,9 @@ class VAE(Checked):
 
     `params` and `grads` map names ("encoder.0.weight", (in, out); "encoder.0.bias"; ...) to views on one flat buffer
     each. The encoder's last layer makes mu and logvar: one layer, 2 * latent_dim wide.
+
+    `standard`, where it is set (by `tinyvae.fit`, on real data), says where the columns of the data lie: all public
+    methods then take and give x in the data's own units, and log p as its density in these (see `model/standard.py`).
 
     Where a method takes `rng`, a whole number is the seed of a new NumPy generator.
 
@@ -126,7 +130,7 @@ class VAE(Checked):
         likelihood: str | Likelihood = "bernoulli",
         sigma: str | None = None,
         tied: bool = False,
-        classes: int = 0,
+        classes: int | Sequence[Label] | np.ndarray = 0,
         conv: Sequence[int] = (),
         image_shape: Sequence[int] | None = None,
         batch_norm: bool = False,
@@ -141,6 +145,9 @@ class VAE(Checked):
         if sigma is not None:
             likelihood = with_sigma(likelihood, sigma)
         of = likelihood_named(likelihood)
+        is_list = isinstance(classes, (list, tuple, np.ndarray))
+        names = named_labels(classes) if is_list and len(classes) else ()
+        count: Any = len(names) if is_list else classes
         if encoder is not None or decoder is not None:
             if data_dim is not None or encoder is None or decoder is None:
                 raise ValueError("give encoder and decoder as layers, or data_dim and the widths: not both")
@@ -149,10 +156,11 @@ class VAE(Checked):
             raise ValueError("a model needs data_dim, or encoder and decoder as layers")
         else:
             described = Architecture.checked(
-                data_dim, hidden, latent_dim, decoder_hidden, activation, of, tied, classes, conv, image_shape,
+                data_dim, hidden, latent_dim, decoder_hidden, activation, of, tied, count, conv, image_shape,
                 batch_norm,
             )  # fmt: skip
         self._set_up(described, get_backend(backend, device), kernels, dtype)
+        self.labels = None if are_plain(names) else names
         rng = np.random.default_rng(seed)
         for name, p in described.params():
             start = p.start(rng) if callable(p.start) else p.start
@@ -165,7 +173,7 @@ class VAE(Checked):
         2016); counts far from 1 are never learned without. To be called before training, with some of the data or all
         of it. `Trainer` does so.
         """
-        x, bias = to_host(self.checked_rows(x, "x", self.data_dim)), self.decoder[-1].p.get("bias")
+        x, bias = to_host(self.checked_data(x)), self.decoder[-1].p.get("bias")
         if bias is None:
             return
         columns = self.data_dim
@@ -272,7 +280,7 @@ class VAE(Checked):
         x, eps, y, missing = self.checked_batch(x, eps, y, objective.samples)
         with self.lock, self.borrowed("a caller's batch", *eps.shape, missing) as k:
             x, eps = (kept(k, a) for a in (x, eps))  # a caller has new arrays each time
-            return self._on_host(self.step(k, x, eps, objective.on(x.shape[0]), y, missing))
+            return self._on_host(self.step(k, x, eps, objective.on(x.shape[0]), y, missing), x)
 
     def loss(
         self, x: Any, eps: Any, beta: float | None = None, free_bits: float | None = None, y: Any = None,
@@ -285,7 +293,7 @@ class VAE(Checked):
         with self.lock, self.borrowed("loss", *eps.shape, missing) as k:
             q, _, nll = self.run(k, x, eps, y, training, missing)
             terms, _ = objective.on(x.shape[0]).forward(k, nll, q)
-            return self._on_host(terms)
+            return self._on_host(terms, x)
 
     def look(self, x: Any, eps: Any, y: Any = None, training: bool = False) -> Look:
         """What a pass makes of each row: see `Look`. x, eps and y as in `loss_and_grad`, with any number of draws."""
@@ -294,7 +302,11 @@ class VAE(Checked):
         with self.lock, self.borrowed("look", *eps.shape, missing) as k:
             q, output, nll = self.run(k, x, eps, y, training, missing)
             kl = k.map(KL, mu=q.mu, logvar=q.logvar)
-            return Look(*(a.copy() for a in (q.mu, q.logvar, q.z, output, nll, kl)))
+            found = Look(*(a.copy() for a in (q.mu, q.logvar, q.z, output, nll, kl)))
+        if self.standard is not None:
+            draws = found.nll.shape[0] // x.shape[0]
+            found.nll[...] += self.backend.xp.repeat(self.log_std(x), draws)
+        return found
 
     def rows_loss(self, x: Any, eps: Any, y: Any = None) -> tuple[Array, Array]:
         """nll (batch,) and kl (batch, latent) of every row, in nats: minus the ELBO of a row is nll + its sum of kl."""
@@ -307,12 +319,12 @@ class VAE(Checked):
         x (rows, data), NaN where it was not observed; labels y (rows,) -> mu, logvar (rows, latent), halves of a new
         array.
         """
-        x = self.checked_rows(x, "x", self.data_dim)
+        x = self.checked_data(x)
         return self.halves(self._in_chunks(self.encoder, x, self._labels(y, x.shape[0])))  # of (rows, 2 latent)
 
     def decode(self, z: Any, y: Any = None) -> Array:
         """The mean of p(x|z), or p(x|z, y).  z (rows, latent) -> a new array (rows, data). Any number of rows."""
-        return self.likelihood.mean(self.own_params, self.output(z, y))
+        return self._outward(self.likelihood.mean(self.own_params, self.output(z, y)))
 
     def output(self, z: Any, y: Any = None) -> Array:
         """What the decoder says: z (rows, latent) -> a new array (rows, outputs data). Any number of rows."""
@@ -333,11 +345,15 @@ class VAE(Checked):
         """A draw of x from p(x|z).  z (rows, latent) -> (rows, data)."""
         own = {name: to_host(a) for name, a in self.own_params.items()}
         x = self.likelihood.draw(own, to_host(self.output(z, y)), as_generator(rng))
-        return self.backend.asarray(x, self.dtype)
+        return self._outward(self.backend.asarray(x, self.dtype))
+
+    def _outward(self, x: Array) -> Array:
+        """In the units of the data: float64, where columns are standardized."""
+        return x if self.standard is None else self.standard.outward(x)
 
     def log_p_x_given_z(self, x: Any, z: Any, y: Any = None) -> Array:
         """log p(x|z) of each pair of rows, in nats.  x (rows, data), z (rows, latent) -> (rows,), a new array."""
-        x = self.checked_rows(x, "x", self.data_dim)
+        x = self.checked_data(x)
         z = self.checked_rows(z, "z", self.latent_dim)
         if x.shape[0] != z.shape[0]:
             raise ValueError(f"x has {x.shape[0]} rows and z has {z.shape[0]}: they must come in pairs")
@@ -350,7 +366,7 @@ class VAE(Checked):
                 with self.borrowed("log p", x[rows].shape[0], missing) as k:
                     output, _ = forward(k, self.decoder, Rows(z[rows], LINEAR), Context(labels=few))
                     found[rows] = -self.likelihood.loss(k, self.own_params, output, x[rows], missing)
-        return found
+        return found - self.log_std(x) if self.standard is not None else found
 
     # --------------------------------------------------------------------------------------------------------- plumbing
 
@@ -374,8 +390,10 @@ class VAE(Checked):
         step = max(32, min(CHUNK, NUMBERS // width))
         return (slice(start, start + step) for start in range(0, rows, step))
 
-    def _on_host(self, terms: Terms) -> Losses:
-        return Losses(*to_host(self.backend.xp.concatenate([*terms])).tolist())  # one copy, since each waits for a GPU
+    def _on_host(self, terms: Terms, x: Array) -> Losses:
+        loss, nll, kl = to_host(self.backend.xp.concatenate([*terms])).tolist()  # one copy, since each waits for a GPU
+        offset = 0.0 if self.standard is None else float(to_host(self.log_std(x)).mean())
+        return Losses(loss + offset, nll + offset, kl)
 
 
 def with_sigma(likelihood: str | Likelihood, sigma: str) -> str:

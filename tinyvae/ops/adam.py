@@ -74,6 +74,12 @@ def rested(m):
 
 
 @formula
+def decayed(p, rate):
+    """p (1 - rate), rate = lr weight_decay: beside the gradient, not in it (Loshchilov & Hutter 2019)."""
+    return p - rate * p
+
+
+@formula
 def shortened(g, norm2, max_norm):
     """g times min(1, max_norm / |g|)."""
     return g * minimum(1, max_norm / sqrt(maximum(norm2, 1e-30)))

@@ -13,7 +13,7 @@ from tinyvae.training import streams
 from tinyvae.training.config import Config
 from tinyvae.training.data import two_gaussians
 from tinyvae.training.data.rows import Rows, load_rows
-from tinyvae.training.metrics import Row
+from tinyvae.training.metrics import Evaluation
 from tinyvae.uses import two_sample
 from tinyvae.uses.anomalies import anomaly_scores, auroc
 from tinyvae.uses.features import compare_features
@@ -33,7 +33,7 @@ class Outcome:
     path: Path  # of its run
     config: Config
     model: VAE
-    row: Row  # the losses after the last epoch
+    test: Evaluation  # of the test rows, after the last epoch
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ def losses(outcomes: list[Outcome]) -> Findings:
     """Parameters and test losses of all variants, after the last epoch."""
     rows = [
         (
-            o.name, f"{o.model.params.flat.size:,}", f"{o.row.test_loss:.2f}", f"{o.row.test_nll:.2f}",
-            f"{o.row.test_kl:.2f}", o.config.objective_part().formula(), f"{o.row.active_units} of {o.config.latent}",
+            o.name, f"{o.model.params.flat.size:,}", f"{o.test.loss:.2f}", f"{o.test.nll:.2f}",
+            f"{o.test.kl:.2f}", o.config.objective_part().formula(), f"{o.test.active_units} of {o.config.latent}",
         )
         for o in outcomes
     ]  # fmt: skip
@@ -124,7 +124,7 @@ def features(outcomes: list[Outcome], told: Told) -> list[Findings]:
     """Classifiers on the features of the variant that saw all digits; the left-out digit's AUROC for the other."""
     findings = []
     for o in outcomes:
-        leave_out: int | None = getattr(o.config, "leave_out", None)
+        leave_out = o.config.leave_out
         findings.append(classification(o, told) if leave_out is None else anomaly(o, leave_out, told))
     return findings
 
@@ -141,15 +141,16 @@ def classification(o: Outcome, told: Told) -> Findings:
     return Findings(title, ("features", "numbers per row", "softmax classifier", "5 neighbours"), tuple(rows))
 
 
-def anomaly(o: Outcome, label: int, told: Told) -> Findings:
+def anomaly(o: Outcome, label: str, told: Told) -> Findings:
     """AUROC of the digit that was left out against all others, on the test rows, by two scores."""
     told(f"{o.name}: anomaly scores")
     test = _rows(o.config, "test")
     assert test.y is not None
+    here = test.y.astype(str) == label  # (rows,)
     rng = np.random.default_rng([o.config.seed, streams.TEST])
     bound = anomaly_scores(o.model, test.x, rng, samples=DRAWS)  # (rows,)
     error = np.square(test.x - to_host(o.model.decode(o.model.encode(test.x)[0]))).sum(axis=1)  # (rows,)
-    rows = [(name, f"{auroc(scores, test.y == label):.3f}")
+    rows = [(name, f"{auroc(scores, here):.3f}")
             for name, scores in (("minus the ELBO", bound), ("squared error of the decoded mu", error))]  # fmt: skip
     return Findings(f"{o.name}: is a {label} an anomaly?", ("score", "AUROC"), tuple(rows))
 

@@ -6,24 +6,27 @@ numbers on NumPy and on CuPy (whose generators cannot be saved), and a checkpoin
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinyvae.backend import Array
-from tinyvae.formula import formula, where
+from tinyvae.formula import formula, isnan, where
 from tinyvae.loop import Loop
 from tinyvae.model.vae import VAE
 from tinyvae.training import streams
+from tinyvae.training.data.picked import lies_in_a_file
 
 
 @formula
 def drawn(x, u):
-    """1 where u < x, else 0: a draw with probability x, for u uniform on [0, 1)."""
-    return where(u < x, 1.0, 0.0)
+    """1 where u < x, else 0: a draw with probability x, for u uniform on [0, 1). x that is NaN stays so."""
+    return where(isnan(x), x, where(u < x, 1.0, 0.0))
 
 
 DRAWN = Loop([drawn])
+CHUNK = 4096  # rows
+IN_MEMORY = 2**28  # bytes: a file of at most so many is read at once, as larger ones are not
 
 
 class Batch(NamedTuple):
@@ -36,31 +39,63 @@ class Batch(NamedTuple):
 
 class Batches:
     """The rows of `x`, as batches for a model. Data stays on the model's device; bytes and float32 stay what they are,
-    all else becomes the model's dtype at once instead of in every batch.
+    all else becomes the model's dtype at once instead of in every batch. What lies in a large file stays there: a
+    batch's rows are read when it is their turn.
 
     labels (rows,) are needed by a conditional model alone; `draws` is the K of the objective. What a batch holds are
-    views on buffers: the next one overwrites it.
+    views on buffers: the next one overwrites it. Columns are standardized as the model says; `offset` is what its log
+    p(x) loses by that on the way back, the mean over the rows in nats.
     """
 
     def __init__(
-        self, model: VAE, x: np.ndarray, scale: float, batch_size: int, dynamic: bool,
-        labels: np.ndarray | None = None, draws: int = 1,
+        self, model: VAE, x: Any, scale: float, batch_size: int, dynamic: bool, labels: np.ndarray | None = None,
+        draws: int = 1,
     ) -> None:  # fmt: skip
         self.model, self.scale, self.dynamic = model, scale, dynamic
         xp, rows = model.backend.xp, min(batch_size, x.shape[0])
         self.rows, self.batch_size, self.draws = x.shape[0], rows, draws
-        small = x.dtype in (np.uint8, np.float32)
-        self.data = model.backend.asarray(x, x.dtype if small else model.dtype)  # (rows, data)
+        x = np.array(x[:]) if lies_in_a_file(x) and x.nbytes <= IN_MEMORY else x
+        self.file: Any = x if lies_in_a_file(x) else None
+        self.missing, self.offset = False, 0.0
+        self._look_at(x)
+        self.data: Any = None if self.file is not None else self._on_device(x)  # (rows, data), or None
         self.x = xp.empty((rows, x.shape[1]), dtype=model.dtype)
         self.u = xp.empty((rows if dynamic else 0, x.shape[1]), dtype=model.dtype)
         self.eps = xp.empty((rows * draws, model.latent_dim), dtype=model.dtype)
         self.chosen = xp.empty(rows, dtype=np.int64)  # which rows of the data a batch has
         self.kernels = model.make_kernels()
-        self.missing = x.dtype.kind == "f" and bool(np.isnan(x.sum()))  # numbers that were not observed
-        labels = labels if model.classes else None
-        model.architecture.check_labels(labels, self.rows)
+        labels = model.label_codes(labels if model.classes else None, self.rows)
         self.labels = None if labels is None else model.backend.asarray(labels)  # (rows,)
         self.y = None if self.labels is None else xp.empty(rows, dtype=self.labels.dtype)  # a batch's
+
+    def _look_at(self, x: Any) -> None:
+        """Whether numbers were not observed, and the offset."""
+        standard = self.model.standard
+        for at in range(0, len(x) if x.dtype.kind == "f" else 0, CHUNK):
+            few = x[at : at + CHUNK]
+            self.missing = self.missing or bool(np.isnan(few.sum()))
+            if standard is not None:
+                self.offset += float(standard.log_std(few).sum()) / len(x)
+        if standard is not None and x.dtype.kind != "f":
+            self.offset = float(np.log(standard.std).sum())
+
+    def _on_device(self, x: np.ndarray) -> Array:
+        model = self.model
+        if model.standard is None:
+            small = x.dtype in (np.uint8, np.float32)
+            return model.backend.asarray(x, x.dtype if small else model.dtype)
+        made = np.empty(x.shape, model.dtype)
+        for at in range(0, len(x), CHUNK):
+            made[at : at + CHUNK] = self._values(x[at : at + CHUNK])
+        self.scale = 1.0  # is in these numbers
+        return model.backend.asarray(made)
+
+    def _values(self, stored: np.ndarray) -> np.ndarray:
+        """Stored rows as numbers that the model computes with."""
+        standard = self.model.standard
+        if standard is None:
+            return np.multiply(stored, self.scale, dtype=self.model.dtype)
+        return standard.inward(np.multiply(stored, self.scale, dtype="float64")).astype(self.model.dtype)
 
     def __len__(self) -> int:
         return -(-self.rows // self.batch_size)
@@ -93,9 +128,13 @@ class Batches:
                 rng.random(size=u.shape, out=u, dtype=u.dtype)  # without a size CuPy draws one number for all
             if i < skip:
                 continue
-            chosen[...] = rows[i * self.batch_size : i * self.batch_size + n]
+            mine = slice(i * self.batch_size, i * self.batch_size + n)
+            chosen[...] = rows[mine]
             self.kernels.begin("batch", n)
-            self.kernels.gather(self.data, chosen, self.scale, batch.x)
+            if self.data is None:
+                batch.x[...] = self.model.backend.asarray(self._values(self.file[order[mine]]))
+            else:
+                self.kernels.gather(self.data, chosen, self.scale, batch.x)
             if self.dynamic:
                 self.kernels.map(DRAWN, x=batch.x, u=u, out=(batch.x,))
             if batch.y is not None and self.labels is not None:

@@ -25,18 +25,21 @@ from safetensors.numpy import save as to_safetensors
 from tinyvae.backend import to_host
 from tinyvae.errors import CheckpointError
 from tinyvae.model.description import Description
+from tinyvae.model.labels import Label
+from tinyvae.model.standard import Standard
 from tinyvae.model.stored import described
 from tinyvae.model.vae import VAE
 from tinyvae.parts import UnknownPartError
 from tinyvae.training import files
 from tinyvae.training.fields import parse_json, show
 
-FORMAT = "tinyvae 2"
-EARLIER = ("tinyvae 1",)  # formats whose models are read, and whose runs are not gone on with
+FORMAT = "tinyvae 3"
+EARLIER = ("tinyvae 1", "tinyvae 2")  # formats whose models are read, and whose runs are not gone on with
 METADATA = "tinyvae"  # the key of our entry in the file's metadata
 MAX_HEADER = 1_000_000  # bytes; a header of 100 tensors takes about 10,000
 MOMENTS = ("adam.m", "adam.v")
 BEST = "best"  # the parameters of the best epoch, (parameters,); absent where they are the checkpoint's own
+STANDARD = ("data.mean", "data.std")  # of a model with standardized columns, (data,) each, float64
 DTYPES = ("float32", "float64")
 
 Tensors = dict[str, np.ndarray]
@@ -66,6 +69,8 @@ class Checkpoint:
     best: np.ndarray | None  # (parameters,), of the best epoch, where it is not the last
     run: dict[str, Any]  # empty in a model file
     format: str = FORMAT
+    standard: Standard | None = None
+    labels: tuple[Label, ...] | None = None
 
     def model(self, backend: str = "numpy", kernels: str | None = None, device: int = 0) -> VAE:
         """A VAE with these parameters."""
@@ -86,6 +91,7 @@ class Checkpoint:
 
     def copy_params_into(self, model: VAE) -> None:
         """Put the parameters into the model's buffer; names, shapes and dtypes must be exactly the model's own."""
+        model.standard, model.labels = self.standard, self.labels
         if model.dtype.name != self.dtype:
             raise CheckpointError(f"{self.path}: holds {self.dtype} numbers, but the model needs {model.dtype}")
         self._check_tensors(self.params, model.params.shapes)
@@ -123,7 +129,7 @@ def save(model: VAE, path: str | Path) -> None:
     """
     with model.lock:  # another thread may train it
         params = {name: to_host(a).copy() for name, a in model.params.items()}
-    save_checkpoint(Path(path), model.architecture, model.dtype.name, params, run={})
+    save_checkpoint(Path(path), model.architecture, model.dtype.name, params, {}, model.standard, model.labels)
 
 
 def load(
@@ -145,18 +151,23 @@ def load(
 
 
 def save_checkpoint(
-    path: Path, architecture: Description, dtype: str, tensors: Mapping[str, Any], run: dict[str, Any]
-) -> None:
+    path: Path, architecture: Description, dtype: str, tensors: Mapping[str, Any], run: dict[str, Any],
+    standard: Standard | None = None, labels: Sequence[Label] | None = None,
+) -> None:  # fmt: skip
     """Write tensors (parameters by name, moments, the best) and run state to `path`, atomically and durably.
 
     Raises OSError if the file cannot be written, CheckpointError rather
     than store a NaN.
     """
+    if standard is not None:
+        tensors = {**tensors, **dict(zip(STANDARD, (standard.mean, standard.std), strict=True))}
     arrays = {name: np.ascontiguousarray(to_host(a)) for name, a in tensors.items()}
     for name, a in arrays.items():
         if not np.isfinite(a).all():
             raise CheckpointError(f"{path}: is not written, for {name} holds NaN or infinite values")
     about = {"format": FORMAT, "architecture": architecture.to_dict(), "dtype": dtype, "run": run}
+    if labels is not None:
+        about["labels"] = list(labels)
     text = json.dumps(about, sort_keys=True)
     # one entry, because safetensors writes several in random order, and the same run shall give the same bytes
     files.write_bytes(path, to_safetensors(arrays, metadata={METADATA: f"{text}\n{_digest(text, arrays)}"}))
@@ -192,18 +203,41 @@ def read_checkpoint(path: Path, known: Sequence[type] = ()) -> Checkpoint:
         raise CheckpointError(f"{path}: is damaged (its digest does not match its contents)")
     moments = {name: tensors.pop(name) for name in MOMENTS if name in tensors}
     best = tensors.pop(BEST, None)
+    found_standard = [tensors.pop(name) for name in STANDARD if name in tensors]
     try:
         architecture, dtype, run = _described(about, known)
+        standard = _standard(found_standard, architecture.data_dim)
+        labels = _labels(about.get("labels"), architecture.classes)
     except UnknownPartError as error:
         raise StrangerError(path, error) from error
     except ValueError as error:
         raise CheckpointError(f"{path}: describes no model that this version can build ({error})") from error
-    return Checkpoint(path, architecture, dtype, tensors, moments, best, run, found)
+    return Checkpoint(path, architecture, dtype, tensors, moments, best, run, found, standard, labels)
+
+
+def _labels(found: Any, classes: int) -> tuple[Label, ...] | None:
+    """Raises ValueError for anything but None, or as many names as the model has classes, ascending and of one kind."""
+    if found is None:
+        return None
+    if not isinstance(found, list) or len(found) != classes or len({type(v) for v in found}) != 1:
+        raise ValueError(f"labels must be a list of {classes} names of one kind")
+    if not isinstance(found[0], (str, int, float)) or found != sorted(set(found)):
+        raise ValueError("labels must be strings or numbers, ascending")
+    return tuple(found)
+
+
+def _standard(found: list[np.ndarray], data_dim: int) -> Standard | None:
+    """Raises ValueError for anything but nothing, or two numbers for each column."""
+    if not found:
+        return None
+    if len(found) != 2 or any(a.shape != (data_dim,) or a.dtype != np.float64 for a in found):
+        raise ValueError(f"{' and '.join(STANDARD)} must be {data_dim} numbers each")
+    return Standard(*found)
 
 
 def _described(about: dict[str, Any], known: Sequence[type]) -> tuple[Description, str, dict[str, Any]]:
     """The parts of a description, of the right types. Raises ValueError for any others."""
-    if set(about) != {"format", "architecture", "dtype", "run"}:
+    if set(about) - {"labels"} != {"format", "architecture", "dtype", "run"}:
         raise ValueError(f"it has {', '.join(sorted(about))[:80]}, not architecture, dtype, format and run")
     if about["dtype"] not in DTYPES:
         raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {show(about['dtype'])}")

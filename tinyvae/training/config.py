@@ -1,7 +1,6 @@
 """Everything a run was asked to do: defaults, checks, and the form it is stored in."""
 
-import math
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,11 @@ from tinyvae.objectives import objective as objective_named
 from tinyvae.objectives.objective import Objective
 from tinyvae.ops.activations import ACTIVATIONS
 from tinyvae.training.data.convert import how_to_convert, is_path
-from tinyvae.training.data.dataset import MIN_ROWS
+from tinyvae.training.data.dataset import MIN_ROWS, check_share
 from tinyvae.training.data.regular import FOLDER, exists, problem
+from tinyvae.training.options import BATCH_SIZE, LARGEST, Training, default_epochs, explained, option, shown
 
-BINARIZE = ("none", "threshold", "dynamic")
-SCHEDULES = ("constant", "cosine")
+DATA = ("digits", "mnist", "fashion-mnist", "binarized-mnist", "two-gaussians")
 ACTIVATION_NAMES = tuple(name for name, a in ACTIVATIONS.items() if not a.identity)
 SPELLINGS = {  # an option that is short for one of a part's: which part, and its option there
     "sigma": ("likelihood", "sigma"),
@@ -28,67 +27,102 @@ SPELLINGS = {  # an option that is short for one of a part's: which part, and it
 }
 BACKENDS = ("auto", "numpy", "cupy")
 DTYPES = ("float32", "float64")
-
-LARGEST = 10**12  # of any number given: what is larger is a slip, or does not fit a float
-STEPS_FOR_OWN_DATA = 5000  # about how many updates the default number of epochs makes on a user's own file
+ARRAYS = "arrays"  # the name of data that was handed over in Python, and of rows held out of it
+AUTO, NO_VALID = "auto", "none"  # of --valid
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Training):
     """The options of `tinyvae train`, by their names there. None: not asked for, so the default of the data applies."""
 
-    data: str = "digits"
-    data_dir: str | None = None
-    leave_out: int | None = None
-    backend: str = "auto"
-    kernels: str | None = None
-    dtype: str = "float32"
-    device: int = 0
-    tf32: bool = False
-    hidden: tuple[int, ...] | None = None
-    decoder_hidden: tuple[int, ...] | None = None
-    latent: int | None = None
-    activation: str = "relu"
-    tied: bool = False
-    conv: tuple[int, ...] = ()
-    batch_norm: bool = False
-    conditional: bool = False
-    likelihood: str | None = None
-    sigma: str | None = None
-    binarize: str = "none"
-    beta: float | None = None
-    beta_warmup: float | None = None
-    free_bits: float | None = None
-    objective: str = "elbo"
-    importance: int | None = None
-    epochs: int | None = None
-    batch_size: int | None = None
-    lr: float = 1e-3
-    lr_schedule: str = "constant"
-    clip_norm: float | None = None
-    accumulate: int = 1
-    patience: int | None = None
-    seed: int = 0
-    checkpoint_every: int | None = None
+    objective: str = option(  # pyright: ignore[reportIncompatibleVariableOverride] - here it is text
+        "elbo", f"what is minimized: {', '.join(objectives.names())}, with options as in iwae:draws=5; or "
+        "./mine.py:Mine, a class of your own", metavar="NAME[:OPTIONS]",
+    )  # fmt: skip
+    data: str = option(
+        "digits", f"{'|'.join(DATA)}|PATH: a .npy or .npz file of rows or images, a table (.csv, .tsv, "
+        ".parquet), text of numbers (.txt, .amat), or a folder of PNG or JPEG. two-gaussians:N has N points (100)",
+        metavar="NAME|PATH",
+    )  # fmt: skip
+    data_dir: str | None = option(
+        None, "where published data sets lie or are downloaded to; a folder mnist in it counts for mnist, and so on",
+        metavar="DIR", absent="your cache directory",
+    )  # fmt: skip
+    valid: str = option(
+        "auto", "rows held out to tell the best epoch by: a share of the training rows, the PATH of a file of others, "
+        "none, or auto: those that the data itself sets aside, else a tenth. The test rows are for tinyvae evaluate "
+        "alone", metavar="auto|none|SHARE|PATH",
+    )  # fmt: skip
+    label: str | None = option(
+        None, "of a table: the column that names each row's class", metavar="COLUMN", absent="none"
+    )  # fmt: skip
+    kinds: str | None = option(
+        None, "of a table: kinds of columns that are not as they look, as in age=real,zip=category; real, count, "
+        "binary, category, date, constant or identifier", metavar="COLUMN=KIND,...", absent="as they look",
+    )  # fmt: skip
+    leave_out: str | None = option(
+        None, "train and test without the rows of this label (see tinyvae anomaly)", metavar="LABEL", absent=" "
+    )
+    hidden: tuple[int, ...] | None = option(None, "widths of the encoder's hidden layers", metavar="WIDTH", least=1)
+    decoder_hidden: tuple[int, ...] | None = option(
+        None, "widths of the decoder's hidden layers", metavar="WIDTH", least=1, absent="the encoder's, reversed"
+    )
+    latent: int | None = option(None, "dimensions of z", metavar="N", least=1)
+    activation: str = option("relu", ", ".join(ACTIVATION_NAMES), metavar="NAME", choices=ACTIVATION_NAMES)
+    tied: bool = option(False, "the decoder's weights are the encoder's, transposed")
+    conv: tuple[int, ...] = option(
+        (), "channels of convolutions, 4 x 4 with stride 2, before the encoder's dense layers; the decoder mirrors "
+        "them by transposed convolutions; for images", metavar="CHANNELS", least=1,
+        absent="none; with it, --hidden is none",
+    )  # fmt: skip
+    batch_norm: bool = option(False, "batch normalization in every hidden layer")
+    conditional: bool = option(False, "the labels go into encoder and decoder: p(x|z, y), any label on demand")
+    likelihood: str | None = option(
+        None, f"p(x|z): {', '.join(likelihoods.names())}, with options as in gaussian:sigma=predicted; bernoulli and "
+        "continuous-bernoulli are for x in [0, 1], discretized-logistic for pixels of 8 bits over 255, gaussian and "
+        "laplace for real x, poisson and negative-binomial for counts, categorical:groups=3+4 for one-hot columns, "
+        "mixed:columns='gaussian*2+bernoulli*1+categorical*4' for columns of all kinds, from left to right; or "
+        "./mine.py:Mine, a class of your own", metavar="NAME[:OPTIONS]",
+    )  # fmt: skip
+    sigma: str | None = option(
+        None, "short for that option of the Gaussian: fixed:VALUE, learned (one number), columns (one for each "
+        "column), or predicted (one for each output)", metavar="HOW", absent="learned; two-gaussians: fixed:0.5",
+    )  # fmt: skip
+    beta: float | None = option(
+        None, "short for that option of elbo and beta-tc: weight of the KL", metavar="B", absent="1"
+    )  # fmt: skip
+    beta_warmup: float | None = option(
+        None, "short: let beta rise from 0 over so many epochs", metavar="EPOCHS", absent="0"
+    )  # fmt: skip
+    free_bits: float | None = option(
+        None, "short: KL that each latent dimension has free of charge, in nats", metavar="NATS", absent="0"
+    )
+    importance: int | None = option(
+        None, "short for the draws of --objective iwae, its K; a step costs about K times the decoder", metavar="K",
+        least=1, absent="5",
+    )  # fmt: skip
+    backend: str = option(
+        "auto", "numpy, cupy (an NVIDIA GPU), or auto: cupy where it works", choices=BACKENDS
+    )  # fmt: skip
+    kernels: str | None = option(
+        None, "fused: the fastest that is installed of numba, numpy (and cuda, on a GPU), which can be asked for by "
+        "name too; or reference: the readable formulas", choices=KERNELS, absent="fused",
+    )  # fmt: skip
+    dtype: str = option("float32", "float32 or float64", choices=DTYPES)
+    device: int = option(0, "which GPU", metavar="N", least=0)
+
+    def named(self, name: str) -> str:
+        """As it is typed."""
+        return f"--{name.replace('_', '-')}"
 
     def __post_init__(self) -> None:
-        for name, choices in _CHOICES.items():
-            value = getattr(self, name)
-            if value is not None and value not in choices:
-                raise ValueError(f"--{name.replace('_', '-')} must be one of {', '.join(choices)}, not {value}")
-        for name, smallest in _AT_LEAST.items():
-            value = getattr(self, name)
-            numbers = value if isinstance(value, tuple) else () if value is None else (value,)
-            if any(not smallest <= n <= LARGEST for n in numbers):
-                bounds = (
-                    f"at least {smallest}" if all(n < smallest for n in numbers) else f"from {smallest} to {LARGEST}"
-                )
-                raise ValueError(f"--{name.replace('_', '-')} must be {bounds}, not {_show(value)}")
-        for name in ("lr", "clip_norm"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise ValueError(f"--{name.replace('_', '-')} must be above 0 and finite, not {value}")
-        self.objective_part()
+        super().__post_init__()
+        check_valid(self.valid)
+        kinds_of(self.kinds)
+        if self.valid == ARRAYS and self.data != ARRAYS:
+            raise ValueError("--valid arrays is for data that is handed over in Python")
+        if self.patience is not None and self.valid == NO_VALID:
+            raise ValueError("--patience goes by rows that are held out: it does not go with --valid none")
         if self.likelihood is not None:
             self.likelihood_part()
         if self.tf32:
@@ -97,6 +131,12 @@ class Config:
             raise ValueError("--batch-norm needs the variance of a batch: make --batch-size larger than 1")
         if self.conditional and self.leave_out is not None:
             raise ValueError("--conditional does not go with --leave-out: a label never seen is none to ask for")
+
+    def likelihood_or_usual(self) -> Likelihood:
+        """The likelihood, or the one that is usual for the data, where none is asked for."""
+        name = self.data.partition(":")[0]
+        usual = {**_DEFAULTS, **_DEFAULTS_OF.get(name, {})}["likelihood"]
+        return self.likelihood_part() if self.likelihood is not None else likelihood_named(usual)
 
     def likelihood_part(self) -> Likelihood:
         """The likelihood, with what `sigma` says. Raises ValueError for one that there is not."""
@@ -122,20 +162,20 @@ class Config:
     def _with_spellings(self, kind: str) -> str:
         text = getattr(self, kind)
         name = text.partition(":")[0]
-        for short, (part, option) in SPELLINGS.items():
+        for short, (part, own) in SPELLINGS.items():
             value = getattr(self, short)
             if part != kind or value is None:
                 continue
             flag, has = f"--{short.replace('_', '-')}", parts.options_of(_BY_NAME[kind](name))
-            if option not in has:
+            if own not in has:
                 folder, base = _FOLDERS[kind]
-                others = " or ".join(parts.having(folder, base, option))
+                others = " or ".join(parts.having(folder, base, own))
                 raise ValueError(
                     f"{flag} is no option of {name}, but of --{kind} {others}: ask for that, or leave it out"
                 )
-            if f"{option}=" in text.replace("-", "_"):
-                raise ValueError(f"{flag} and --{kind} {text} both say {option}: leave one away")
-            text += f"{',' if ':' in text else ':'}{option}={value}"
+            if f"{own}=" in text.replace("-", "_"):
+                raise ValueError(f"{flag} and --{kind} {text} both say {own}: leave one away")
+            text += f"{',' if ':' in text else ':'}{own}={value}"
         return text
 
     def _check_tf32(self) -> None:
@@ -159,24 +199,25 @@ class Config:
         if wrong:
             raise ValueError(f"--tf32 is for --backend cupy with its fused kernels, and does not go with {wrong[0]}")
 
-    def resolved(self, rows: int) -> "Config":
-        """With the defaults of the data filled in, for a training set of `rows` rows."""
-        values: dict[str, Any] = asdict(self)
+    def resolved(self, rows: int, of_table: str | None = None) -> "Config":
+        """With the defaults of the data filled in, for a training set of `rows` rows; of_table: the likelihood that
+        suits its columns."""
+        values: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
         name = self.data.partition(":")[0]
         defaults = {**_DEFAULTS, **_DEFAULTS_OF.get(name, {})}
-        if name not in _DEFAULTS_OF:  # a user's own file
-            batches = math.ceil(rows / (self.batch_size or defaults["batch_size"]))
-            defaults["epochs"] = min(max(round(STEPS_FOR_OWN_DATA / batches), 10), 500)
+        if name not in _DEFAULTS_OF:  # a user's own rows
+            defaults["epochs"] = default_epochs(rows, self.batch_size or BATCH_SIZE)
         if self.conv:
             defaults["hidden"] = ()  # convolutions are the hidden layers
         usual = defaults.pop("likelihood")
-        for option, default in defaults.items():
-            if values[option] is None:
-                values[option] = default
+        usual = usual if of_table is None else of_table
+        for name, default in defaults.items():
+            if values[name] is None:
+                values[name] = default
         asked = values["likelihood"] or usual.partition(":")[0]
         if asked == usual.partition(":")[0] and not _says(self, usual):
             asked = usual  # with the options that suit the data
-        spelled = Config(**{**values, "likelihood": asked})
+        spelled = self.changed(likelihood=asked)
         values["likelihood"] = parts.text_of(spelled.likelihood_part())
         values["objective"] = parts.text_of(spelled.objective_part())
         values.update(dict.fromkeys(SPELLINGS))  # said by now
@@ -192,13 +233,11 @@ class Config:
         missing = [name for name in needed if getattr(self, name) is None]
         if missing:
             raise ValueError(f"config has no {missing[0]}")
+        if self.lr is None and self.data != ARRAYS:  # where it is a function, which has no text
+            raise ValueError("config has no lr")
         if self.backend == "auto" or self.kernels == "fused":
             raise ValueError(f"config does not say what it ran on: {self.backend}, {self.kernels}")
         check_two_gaussians(self.data)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
 
     def differences(self, given: dict[str, Any]) -> list[str]:
         """One line for each option in `given` whose value here is another."""
@@ -213,7 +252,7 @@ class Config:
                 if value == here.partition(":")[0] or _BY_NAME[name](value) == own:
                     continue
             if here != value:
-                found.append(f"--{name.replace('_', '-')} is {_show(here)} in the run, not {_show(value)}")
+                found.append(f"{self.named(name)} is {shown(here)} in the run, not {shown(value)}")
         return found
 
 
@@ -231,20 +270,8 @@ def _says(config: Config, usual: str) -> bool:
     )
 
 
-_CHOICES = {
-    "backend": BACKENDS,
-    "kernels": KERNELS,
-    "dtype": DTYPES,
-    "activation": ACTIVATION_NAMES,
-    "binarize": BINARIZE,
-    "lr_schedule": SCHEDULES,
-}
-_AT_LEAST: dict[str, int] = {
-    "device": 0, "hidden": 1, "decoder_hidden": 1, "latent": 1, "conv": 1, "importance": 1, "epochs": 1,
-    "batch_size": 1, "accumulate": 1, "patience": 1, "seed": 0, "checkpoint_every": 1,
-}  # fmt: skip
 _DEFAULTS: dict[str, Any] = {
-    "hidden": (400,), "latent": 20, "likelihood": "bernoulli", "epochs": 10, "batch_size": 128,
+    "hidden": (400,), "latent": 20, "likelihood": "bernoulli", "epochs": 10, "batch_size": BATCH_SIZE,
 }  # fmt: skip
 _DEFAULTS_OF: dict[str, dict[str, Any]] = {
     "digits": {"hidden": (128,), "latent": 8, "epochs": 300, "batch_size": 64},
@@ -261,27 +288,54 @@ _DEFAULTS_OF: dict[str, dict[str, Any]] = {
 }
 
 
-def replaced(config: Config, values: dict[str, Any]) -> Config:
-    """The configuration with other values."""
-    return replace(config, **values)
+def help_of(name: str) -> str:
+    """What `tinyvae train --help` says of an option, with its defaults for each data set."""
+    f = next(f for f in fields(Config) if f.name == name)
+    if name not in _DEFAULTS:
+        return explained(f).replace(" (default:  )", "")
+    others = [f"{data}: {shown(own[name])}" for data, own in _DEFAULTS_OF.items() if name in own]
+    if name == "epochs":
+        others.append(f"a PATH: {explained(f).partition('default: ')[2].removesuffix(')')}")
+    return explained(f, "; ".join([shown(_DEFAULTS[name]), *others]))
 
 
-def check_data_name(data: str, names: tuple[str, ...]) -> None:
-    """Raises ValueError if `data` is neither a known name nor an existing .npy or .npz file."""
+def kinds_of(text: str | None) -> dict[str, str]:
+    """Column -> kind. Raises ValueError for text that is no such list."""
+    pairs = [item.rpartition("=") for item in (text or "").split(",") if item]
+    wrong = [name + equals + kind for name, equals, kind in pairs if not (name and equals and kind)]
+    if wrong:
+        raise ValueError(f"--kinds must be a list such as age=real,zip=category, not {wrong[0]!r}")
+    return {name: kind for name, _, kind in pairs}
+
+
+def check_valid(valid: str) -> None:
+    """Raises ValueError unless it is a share, "none", or the name of a file."""
+    try:
+        share = float(valid)
+    except ValueError:
+        if valid in (AUTO, NO_VALID, ARRAYS) or is_path(valid):
+            return
+        raise ValueError(
+            f"--valid must be auto, none, a share of the rows such as 0.1, or the path of a file, not {valid!r}"
+        ) from None
+    check_share("--valid", share)
+
+
+def check_data_name(data: str) -> None:
+    """Raises ValueError if `data` is neither a known name nor a file or folder that can be read."""
     path = Path(data)
     if is_path(data):
         wrong = problem(path)
         if wrong:
-            images = f"; {how_to_convert(path)}" if wrong == FOLDER else ""
-            raise ValueError(f"--data {data}: {wrong}{images}")
+            raise ValueError(f"--data {data}: {wrong}")
         return
     check_two_gaussians(data)
-    if data in names or data.startswith("two-gaussians:"):
+    if data in DATA or data.startswith("two-gaussians:") or (data and problem(path) == FOLDER):
         return
     if data and exists(path):
-        raise ValueError(f"--data {data}: is no .npy or .npz file, and no other is read; {how_to_convert(path)}")
+        raise ValueError(f"--data {data}: is in a format that is not read; {how_to_convert(path)}")
     missing = f"--data {data}: there is no such file; " if path.suffix else ""
-    raise ValueError(f"{missing}--data must be {', '.join(names)}, or the path of a .npy or .npz file, not {data!r}")
+    raise ValueError(f"{missing}--data must be {', '.join(DATA)}, or the path of a file or folder, not {data!r}")
 
 
 def check_two_gaussians(data: str) -> None:
@@ -289,11 +343,6 @@ def check_two_gaussians(data: str) -> None:
     name, colon, points = data.partition(":")
     if name == "two-gaussians" and colon and not (points.isdecimal() and MIN_ROWS <= int(points) <= LARGEST):
         raise ValueError(f"--data two-gaussians:N needs a number of points N, at least {MIN_ROWS}, not {points!r}")
-
-
-def _show(value: Any) -> str:
-    text = " ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
-    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 OPTIONS = tuple(field.name for field in fields(Config))

@@ -42,6 +42,8 @@ def _value(hint: Any, value: Any, name: str) -> Any:
     if is_dataclass(hint):
         return from_json(hint, value, name)  # pyright: ignore[reportArgumentType] - it is a class
     origin, arguments = get_origin(hint), get_args(hint)
+    if origin is dict and isinstance(value, dict):
+        return value  # whoever reads it looks at what is in it
     if origin in (tuple, list) and isinstance(value, list | tuple):
         if origin is tuple and arguments[-1] is not Ellipsis and len(value) != len(arguments):
             raise ValueError(f"{name} must hold {len(arguments)} numbers, not {len(value)}")
@@ -52,6 +54,8 @@ def _value(hint: Any, value: Any, name: str) -> Any:
         int: type(value) is int,
         bool: type(value) is bool,
     }
+    if hint is Any and type(value) in right:
+        return value
     if not right.get(hint, False):
         raise ValueError(f"{name} must be {hint.__name__ if origin is None else hint}, not {show(value)}")
     return float(value) if hint is float else value

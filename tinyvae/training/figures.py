@@ -6,6 +6,7 @@ Colours: Paul Tol's "muted" scheme, told apart under colour blindness; labels ar
 from collections.abc import Callable
 from pathlib import Path
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
@@ -15,18 +16,20 @@ from tinyvae.model.steering import every_label, interpolate, listed
 from tinyvae.model.vae import VAE
 from tinyvae.training import streams
 from tinyvae.training.data import Dataset
+from tinyvae.training.data.dataset import Part
 from tinyvae.training.drawing import Axes, Figure, own_style
 from tinyvae.training.files import make_folder, write_atomically
 from tinyvae.training.metrics import Row
 
 FOLDER = "figures"
 COLOURS = ("#332288", "#88ccee", "#44aa99", "#117733", "#999933", "#ddcc77", "#cc6677", "#882255", "#aa4499", "#777777")
-TRAIN, TEST = COLOURS[0], COLOURS[6]
+TRAIN, HELD_OUT = COLOURS[0], COLOURS[6]
+WORDS = {"valid": "held out", "train": "trained on"}
 MANIFOLD = 15  # images along each side
 DPI = 150
 
 
-def names(a: Description, image_shape: tuple[int, int] | None) -> list[str]:
+def names(a: Description, image_shape: tuple[int, ...] | None) -> list[str]:
     """The pictures that a run of this model has, in the order a reader wants them."""
     plane = a.data_dim == 2  # the data itself can be drawn
     wanted = {
@@ -51,7 +54,7 @@ def write_figures(run: Path, model: VAE, dataset: Dataset, rows: list[Row], seed
     """Draw every picture that fits the data into run/figures; the paths, in the order a reader wants them."""
     known = _labels(model, dataset.y_train, slice(None))  # (rows,)
     occurring = None if known is None else np.unique(known)  # (labels,): no picture is of a label that nobody has
-    first = 0 if occurring is None else int(occurring[0])
+    first = 0 if occurring is None else occurring[0]
     makers: dict[str, Callable[[], Figure]] = {
         "loss": lambda: loss_curves(rows),
         "data_and_samples": lambda: data_and_samples(model, dataset, seed),
@@ -80,20 +83,23 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 @own_style()
 def loss_curves(rows: list[Row]) -> Figure:
-    """Loss, nll and kl after every epoch, for the training and the test set."""
+    """Loss, nll and kl after every epoch, of the rows to train on and of those held out."""
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     epochs = [row.epoch for row in rows]
     shown = [row for row in rows if row.epoch > len(rows) // 20] or rows  # the first epochs would flatten the rest
+    parts = [("train", "train", TRAIN, "-"), ("valid", "held out", HELD_OUT, "--")]
+    if any(row.valid_loss is None for row in rows):
+        parts = parts[:1]
     for axes, name, title in zip(
         figure.subplots(1, 3),
         ("loss", "nll", "kl"),
         ("loss: what is minimized", "nll: how badly x is rebuilt", "kl: what z may tell about x"),
         strict=True,
     ):
-        for part, colour, style in [("train", TRAIN, "-"), ("test", TEST, "--")]:
+        for part, label, colour, style in parts:
             values = [getattr(row, f"{part}_{name}") for row in rows]
-            axes.plot(epochs, values, style, color=colour, label=part, marker="o" if len(rows) <= 20 else None, ms=3)
-        low, high = _limits([getattr(row, f"{part}_{name}") for row in shown for part in ("train", "test")])
+            axes.plot(epochs, values, style, color=colour, label=label, marker="o" if len(rows) <= 20 else None, ms=3)
+        low, high = _limits([getattr(row, f"{part}_{name}") for row in shown for part, *_ in parts])
         cut = " (the first ones lie outside)" if len(shown) < len(rows) else ""
         axes.set(title=title, xlabel=f"epoch{cut}", ylabel="nats per datum", ylim=(low, high))
         axes.grid(alpha=0.3)
@@ -103,67 +109,80 @@ def loss_curves(rows: list[Row]) -> Figure:
 
 @own_style()
 def reconstructions(model: VAE, dataset: Dataset, n: int = 12) -> Figure:
-    """Test rows, and below each the mean of p(x|z) at z = mu: what survives the way through the latent space."""
-    n = min(n, dataset.x_test.shape[0])
-    rows = _spread(dataset, n)
-    x, known = dataset.values(dataset.x_test[rows]), _labels(model, dataset.y_test, rows)  # (n, data), (n,)
+    """Rows, and below each the mean of p(x|z) at z = mu: what survives the way through the latent space."""
+    part = dataset.held_out()
+    n = min(n, len(part.x))
+    rows = _spread(part, n)
+    x, known = dataset.values(part.x[rows]), _labels(model, part.y, rows)  # (n, data), (n,)
     y = to_host(model.decode(model.encode(x, known)[0], known))  # (n, data)
     if dataset.image_shape is None:
-        return _compare_vectors(x, y)
+        return _compare_vectors(_alike(model, x), _alike(model, y), WORDS[part.name], _unit(model))
     figure = Figure(figsize=(9, 1.9), layout="constrained")
     axes = figure.subplots(2, n, squeeze=False)
     for row, images in zip(axes, (x, y), strict=True):
         for ax, image in zip(row, images, strict=True):
             _show(ax, image, dataset.image_shape, ink_of(model, np.concatenate([x, y])))
-    axes[0][0].set_ylabel("test data")
+    axes[0][0].set_ylabel("data")
     axes[1][0].set_ylabel("decoded")
-    figure.suptitle("Test images and their reconstructions, decoded from the mean of q(z|x)", fontsize=10)
+    figure.suptitle(
+        f"Images {WORDS[part.name]} and their reconstructions, decoded from the mean of q(z|x)", fontsize=10
+    )
     return figure
 
 
 @own_style()
 def samples(
-    model: VAE, image_shape: tuple[int, int] | None, n: int, seed: int, labels: np.ndarray | None = None
+    model: VAE, image_shape: tuple[int, ...] | None, n: int, seed: int, labels: np.ndarray | None = None
 ) -> Figure:
     """Means of p(x|z) for z drawn from the prior; a conditional model's in one column for each of `labels` (labels,),
     or for each that there can be."""
     rng, classes = np.random.default_rng([seed, streams.SAMPLES]), model.architecture.classes
     if not classes:
         x = to_host(model.sample(n, rng))  # (n, data)
-        return sheet(x, image_shape, f"{n} samples: the decoder's mean at z drawn from N(0, I)", ink=ink_of(model, x))
-    labels = np.arange(classes) if labels is None else labels
+        return sheet_of(model, x, image_shape, f"{n} samples: the decoder's mean at z drawn from N(0, I)")
+    labels = np.array(model.labels or range(classes)) if labels is None else labels
     n = max(1, n // len(labels)) * len(labels)
     x = to_host(model.sample(n, rng, y=labels[np.arange(n) % len(labels)]))  # (n, data)
     title = f"Samples: the decoder's mean at z drawn from N(0, I); columns: labels {listed(labels)}"
-    return sheet(x, image_shape, title, columns=len(labels), ink=ink_of(model, x))
+    return sheet_of(model, x, image_shape, title, columns=len(labels))
 
 
 @own_style()
 def labels(model: VAE, dataset: Dataset, labels: np.ndarray | None = None, n: int = 8) -> Figure:
-    """Test images (left), and each one's z decoded with every label of a conditional model, or with each of `labels`
+    """Images (left), and each one's z decoded with every label of a conditional model, or with each of `labels`
     (labels,)."""
-    assert dataset.y_test is not None
+    part = dataset.held_out()
+    assert part.y is not None
     assert dataset.image_shape is not None
-    rows = _spread(dataset, min(n, len(dataset.x_test)))
-    x = dataset.values(dataset.x_test[rows])  # (n, data)
-    labels = np.arange(model.architecture.classes) if labels is None else labels
-    z, y = every_label(model, x, dataset.y_test[rows], labels)  # (n * labels, latent), (n * labels,)
+    rows = _spread(part, min(n, len(part.x)))
+    x = dataset.values(part.x[rows])  # (n, data)
+    labels = np.array(model.labels or range(model.classes)) if labels is None else labels
+    z, y = every_label(model, x, part.y[rows], labels)  # (n * labels, latent), (n * labels,)
     decoded = to_host(model.decode(z, y)).reshape(len(rows), len(labels), -1)  # (n, labels, data)
     blank = np.full((len(rows), 1, x.shape[1]), np.nan)
     images = np.concatenate([x[:, None], blank, decoded], axis=1)  # (n, 2 + labels, data)
-    title = f"Left: test images. Then the z of each, decoded with the labels {listed(labels)}"
-    return sheet(images.reshape(-1, x.shape[1]), dataset.image_shape, title, 2 + len(labels), ink_of(model, x))
+    title = f"Left: images {WORDS[part.name]}. Then the z of each, decoded with the labels {listed(labels)}"
+    return sheet_of(model, images.reshape(-1, x.shape[1]), dataset.image_shape, title, 2 + len(labels))
 
 
 def ink_of(model: VAE, x: np.ndarray) -> tuple[float, float]:
     """The values that are drawn white and black: the ends of where x can lie, else the smallest and largest of x."""
-    return model.likelihood.interval or (float(x.min()), float(x.max()))
+    return model.likelihood.interval or (float(np.nanmin(x)), float(np.nanmax(x)))
+
+
+def sheet_of(
+    model: VAE, x: np.ndarray, image_shape: tuple[int, ...] | None, title: str, columns: int | None = None
+) -> Figure:
+    """`sheet` of what a model has made: its ink, and columns of numbers as the model knows their size."""
+    if image_shape is None:
+        return _strips(_alike(model, x), title, unit=_unit(model))
+    return sheet(x, image_shape, title, columns, ink_of(model, x))
 
 
 @own_style()
 def sheet(
     x: np.ndarray,
-    image_shape: tuple[int, int] | None,
+    image_shape: tuple[int, ...] | None,
     title: str,
     columns: int | None = None,
     ink: tuple[float, float] = (0.0, 1.0),
@@ -171,13 +190,14 @@ def sheet(
     """Rows of x (n, data): images side by side, or one strip of colours for each row."""
     if image_shape is None:
         return _strips(x, title)
-    h, w = image_shape
+    h, w, *colours = image_shape
     columns = columns or max(1, min(len(x), round((len(x) * h / w) ** 0.5)))  # about as wide as high
     lines = -(-len(x) // columns)
-    canvas = np.full((lines * (h + 1) - 1, columns * (w + 1) - 1), np.nan)  # a gap of one pixel between images
+    blank = 1.0 if colours else np.nan  # a gap of one pixel between images
+    canvas = np.full((lines * (h + 1) - 1, columns * (w + 1) - 1, *colours), blank)
     for i, image in enumerate(x):
         top, left = i // columns * (h + 1), i % columns * (w + 1)
-        canvas[top : top + h, left : left + w] = image.reshape(image_shape)
+        canvas[top : top + h, left : left + w] = _ready(image, image_shape, ink)
     shape = canvas.shape[0] / canvas.shape[1]
     figure = Figure(figsize=(5, 5 * min(max(shape, 0.1), 3) + 0.4), layout="constrained")
     axes = figure.subplots()
@@ -200,15 +220,16 @@ def interpolation_path(model: VAE, x: np.ndarray, y: np.ndarray | None, steps: i
 
 @own_style()
 def interpolation(model: VAE, dataset: Dataset, pairs: int = 5, steps: int = 9) -> Figure:
-    """Straight lines in the latent space between test rows, decoded; at both ends the test rows themselves."""
+    """Straight lines in the latent space between rows, decoded; at both ends the rows themselves."""
+    part = dataset.held_out()
     if model.architecture.classes:
-        chosen = _same_label_pairs(dataset, pairs)  # the label says which digit: z is left to say how it is written
+        chosen = _same_label_pairs(part, pairs)  # the label says which digit: z is left to say how it is written
     else:
-        chosen = _spread(dataset, min(2 * pairs, dataset.x_test.shape[0] // 2 * 2))
-    x = dataset.values(dataset.x_test[chosen])  # (2 pairs, data)
+        chosen = _spread(part, min(2 * pairs, len(part.x) // 2 * 2))
+    x = dataset.values(part.x[chosen])  # (2 pairs, data)
     lines = []
     for i in range(0, len(x), 2):
-        path = interpolation_path(model, x[i : i + 2], _labels(model, dataset.y_test, chosen[i : i + 2]), steps)
+        path = interpolation_path(model, x[i : i + 2], _labels(model, part.y, chosen[i : i + 2]), steps)
         lines.append(np.concatenate([x[i : i + 1], path, x[i + 1 : i + 2]]))
     if dataset.data_dim == 2:
         figure = Figure(figsize=(5, 4.5), layout="constrained")
@@ -216,29 +237,36 @@ def interpolation(model: VAE, dataset: Dataset, pairs: int = 5, steps: int = 9) 
         for line, colour in zip(lines, COLOURS, strict=False):
             axes.plot(*line[1:-1].T, "-", color=colour)
             axes.plot(*line[[0, -1]].T, "o", color=colour)
-        axes.set(title="Test points (dots); decoded lines between their mu", xlabel="x1", ylabel="x2", aspect="equal")
+        axes.set(
+            title=f"Points {WORDS[part.name]} (dots); decoded lines between their mu",
+            xlabel="x1",
+            ylabel="x2",
+            aspect="equal",
+        )
         return figure
     if dataset.image_shape is None:
-        return _strips(np.concatenate(lines), "Between test rows (first and last of a block), decoded", steps + 2)
+        title = f"Between rows {WORDS[part.name]} (first and last of a block), decoded"
+        return _strips(_alike(model, np.concatenate(lines)), title, steps + 2, _unit(model))
     figure = Figure(figsize=(9, 0.82 * len(lines) + 0.7), layout="constrained")
     axes = figure.subplots(len(lines), steps + 2, squeeze=False)
     for row, line in zip(axes, lines, strict=True):
         for ax, image in zip(row, line, strict=True):
             _show(ax, image, dataset.image_shape, ink_of(model, np.concatenate(lines)))
-    axes[0][0].set_title("test", fontsize=9)
-    axes[0][-1].set_title("test", fontsize=9)
+    axes[0][0].set_title("data", fontsize=9)
+    axes[0][-1].set_title("data", fontsize=9)
     axes[0][steps // 2 + 1].set_title("decoded, on a straight line between the two mu", fontsize=9)
     return figure
 
 
 @own_style()
 def latent_space(model: VAE, dataset: Dataset, limit: int = 5000) -> Figure:
-    """mu of the test rows, coloured by label; in more than two dimensions, along the two in which mu varies most."""
-    x, y = dataset.x_test[:limit], dataset.y_test
+    """mu of rows, coloured by label; in more than two dimensions, along the two in which mu varies most."""
+    part = dataset.held_out()
+    x, y = part.x[:limit], part.y
     known = _labels(model, y, slice(limit))
     mu = to_host(model.encode(dataset.values(x), known)[0]).astype("float64")  # (rows, latent)
     if mu.shape[1] == 1:
-        points, names = np.column_stack([mu[:, 0], np.arange(len(mu))]), ("mu", "row of the test set")
+        points, names = np.column_stack([mu[:, 0], np.arange(len(mu))]), ("mu", "row")
     elif mu.shape[1] == 2:
         points, names = mu, ("mu, dimension 1", "mu, dimension 2")
     else:
@@ -260,7 +288,7 @@ def latent_space(model: VAE, dataset: Dataset, limit: int = 5000) -> Figure:
             axes.scatter(*cloud.T, s=size, color=colour, alpha=0.6, linewidths=0)
             box = {"boxstyle": "circle,pad=0.2", "fc": "white", "ec": colour, "lw": 1.5}
             axes.annotate(str(label), np.median(cloud, axis=0), ha="center", va="center", fontsize=10, bbox=box)
-    axes.set(title=f"Where the encoder puts {len(points):,} test rows", xlabel=names[0], ylabel=names[1])
+    axes.set(title=f"Where the encoder puts {len(points):,} rows {WORDS[part.name]}", xlabel=names[0], ylabel=names[1])
     if mu.shape[1] > 1:
         axes.set_aspect("equal", adjustable="datalim")  # so that a direction that carries nothing looks thin
     axes.grid(alpha=0.3)
@@ -274,22 +302,22 @@ def manifold_points() -> np.ndarray:
 
 
 @own_style()
-def manifold(model: VAE, image_shape: tuple[int, int] | None, label: int = 0) -> Figure:
+def manifold(model: VAE, image_shape: tuple[int, ...] | None, label: Any = 0) -> Figure:
     """The decoder's mean over the whole of a two-dimensional latent space (Kingma & Welling 2014, figure 4); a
     conditional model's with this label."""
     z, conditional = manifold_points(), model.architecture.classes > 0  # (225, 2)
     x = to_host(model.decode(z, np.full(len(z), label) if conditional else None))  # (225, data)
     title = "The plane of z, decoded" + (f" with label {label}" if conditional else "")
-    figure = sheet(x, image_shape, title, MANIFOLD, ink_of(model, x))
+    figure = sheet_of(model, x, image_shape, title, MANIFOLD)
     if image_shape is not None:
         label_manifold(figure, image_shape)
     return figure
 
 
 @own_style()
-def label_manifold(figure: Figure, image_shape: tuple[int, int]) -> None:
+def label_manifold(figure: Figure, image_shape: tuple[int, ...]) -> None:
     """Write the values of z beside the grid that `sheet` drew of `manifold_points`."""
-    (h, w), axes, quantiles = image_shape, figure.axes[0], manifold_points()[:MANIFOLD, 0]
+    (h, w), axes, quantiles = image_shape[:2], figure.axes[0], manifold_points()[:MANIFOLD, 0]
     shown = range(0, MANIFOLD, 2)
     axes.set_xticks([i * (w + 1) + w / 2 for i in shown], [f"{quantiles[i]:.1f}" for i in shown])
     axes.set_yticks([i * (h + 1) + h / 2 for i in shown], [f"{-quantiles[i]:.1f}" for i in shown])
@@ -314,7 +342,7 @@ def data_and_samples(model: VAE, dataset: Dataset, seed: int, limit: int = 5000)
     ]
     everything = np.concatenate([x, drawn])
     for axes, (cloud, title) in zip(figure.subplots(1, 3, sharex=True, sharey=True), clouds, strict=True):
-        axes.scatter(*cloud.T, s=10, alpha=0.6, color=TRAIN if cloud is x else TEST, linewidths=0)
+        axes.scatter(*cloud.T, s=10, alpha=0.6, color=TRAIN if cloud is x else HELD_OUT, linewidths=0)
         axes.set(title=title, xlabel="x1", xlim=_limits(everything[:, 0]), ylim=_limits(everything[:, 1]))
         axes.title.set_fontsize(9)
         axes.grid(alpha=0.3)
@@ -323,7 +351,7 @@ def data_and_samples(model: VAE, dataset: Dataset, seed: int, limit: int = 5000)
 
 
 @own_style()
-def _compare_vectors(x: np.ndarray, y: np.ndarray) -> Figure:
+def _compare_vectors(x: np.ndarray, y: np.ndarray, which: str, unit: str) -> Figure:
     """Data against reconstruction, one dot for each number."""
     figure = Figure(figsize=(4.6, 4.4), layout="constrained")
     axes = figure.subplots()
@@ -331,15 +359,24 @@ def _compare_vectors(x: np.ndarray, y: np.ndarray) -> Figure:
     axes.plot([low, high], [low, high], color="#777777", lw=1)
     axes.scatter(x.ravel(), y.ravel(), s=12, color=TRAIN, alpha=0.6, linewidths=0)
     axes.set(
-        title=f"{len(x)} test rows, number by number", xlabel="test data", ylabel="decoded from mu",
+        title=f"{len(x)} rows {which}, number by number", xlabel=f"data{unit}", ylabel="decoded from mu",
         xlim=(low, high), ylim=(low, high), aspect="equal",
     )  # fmt: skip
     axes.grid(alpha=0.3)
     return figure
 
 
+def _alike(model: VAE, x: np.ndarray) -> np.ndarray:
+    """Columns of one size, where the model knows how large they are: dollars and years are not drawn on one scale."""
+    return x if model.standard is None else np.asarray(model.standard.inward(x))
+
+
+def _unit(model: VAE) -> str:
+    return "" if model.standard is None else ", in standard deviations of its column"
+
+
 @own_style()
-def _strips(x: np.ndarray, title: str, block: int | None = None) -> Figure:
+def _strips(x: np.ndarray, title: str, block: int | None = None, unit: str = "") -> Figure:
     """Rows of numbers as rows of colour; a line after every `block` rows."""
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
@@ -348,13 +385,23 @@ def _strips(x: np.ndarray, title: str, block: int | None = None) -> Figure:
         axes.axhline(end - 0.5, color="white", lw=2)
     axes.set(title=title, xlabel="column of x", ylabel="row")
     axes.title.set_fontsize(9)
-    figure.colorbar(picture, ax=axes, label="value")
+    figure.colorbar(picture, ax=axes, label=f"value{unit}")
     return figure
 
 
-def _show(axes: Axes, image: np.ndarray, shape: tuple[int, int], ink: tuple[float, float]) -> None:
+def _ready(image: np.ndarray, shape: tuple[int, ...], ink: tuple[float, float]) -> np.ndarray:
+    """An image as matplotlib draws it: grey values as they are, colours in [0, 1]."""
+    image = image.reshape(shape)
+    if len(shape) == 2:
+        return image
+    low, high = ink
+    scaled = np.clip((image - low) / ((high - low) or 1), 0, 1)
+    return np.where(np.isnan(scaled), 1.0, scaled)
+
+
+def _show(axes: Axes, image: np.ndarray, shape: tuple[int, ...], ink: tuple[float, float]) -> None:
     """Ink on paper: the smaller of the two numbers is white, the larger black."""
-    axes.imshow(image.reshape(shape), cmap="gray_r", vmin=ink[0], vmax=ink[1])
+    axes.imshow(_ready(image, shape, ink), cmap="gray_r", vmin=ink[0], vmax=ink[1])
     axes.set(xticks=[], yticks=[])
 
 
@@ -363,20 +410,20 @@ def _labels(model: VAE, y: np.ndarray | None, rows: np.ndarray | slice) -> np.nd
     return y[rows] if model.architecture.classes and y is not None else None
 
 
-def _spread(dataset: Dataset, n: int) -> np.ndarray:
-    """n rows of the test set, taking the labels in turn where there are some."""
-    if dataset.y_test is None:
+def _spread(part: Part, n: int) -> np.ndarray:
+    """n of the rows, taking the labels in turn where there are some."""
+    if part.y is None:
         return np.arange(n)
-    order = np.argsort(dataset.y_test, kind="stable")
-    ordered = dataset.y_test[order]
+    order = np.argsort(part.y, kind="stable")
+    ordered = part.y[order]
     rank = np.empty(len(order), dtype=int)  # how many rows of the same label came before
     rank[order] = np.arange(len(order)) - np.searchsorted(ordered, ordered)
-    return np.lexsort((dataset.y_test, rank))[:n]
+    return np.lexsort((part.y, rank))[:n]
 
 
-def _same_label_pairs(dataset: Dataset, pairs: int) -> np.ndarray:
-    """Two test rows of one label, then two of the next: (2 pairs,), or fewer. Without such pairs, any two rows."""
-    y = dataset.y_test
+def _same_label_pairs(part: Part, pairs: int) -> np.ndarray:
+    """Two rows of one label, then two of the next: (2 pairs,), or fewer. Without such pairs, any two rows."""
+    y = part.y
     assert y is not None
     found = [np.flatnonzero(y == label)[:2] for label in np.unique(y)]
     found = [rows for rows in found if len(rows) == 2][:pairs]
@@ -384,6 +431,6 @@ def _same_label_pairs(dataset: Dataset, pairs: int) -> np.ndarray:
 
 
 def _limits(values: np.ndarray | list[float]) -> tuple[float, float]:
-    low, high = float(np.min(values)), float(np.max(values))
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
     margin = 0.05 * (high - low) or 1.0
     return low - margin, high + margin

@@ -11,8 +11,11 @@ class Lock:
     """Held from its making until `release`, or until the process ends, however it ends: nothing is left behind.
 
     The lock is on the folder itself (flock), so there is no file of it. A file system that knows no locks gives none.
+    It is also released when nobody has it any more.
     Raises TinyvaeError if another process holds it, OSError if the folder cannot be opened.
     """
+
+    descriptor = -1
 
     def __init__(self, folder: Path) -> None:
         self.descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -39,3 +42,6 @@ class Lock:
         if self.descriptor >= 0:
             os.close(self.descriptor)
             self.descriptor = -1
+
+    def __del__(self) -> None:
+        self.release()

@@ -5,6 +5,7 @@ import io
 import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from tinyvae.backend import to_host
 from tinyvae.errors import CheckpointError
@@ -47,15 +48,16 @@ def evaluate(model: VAE, batches: Batches, objective: Objective, seed: int) -> E
             mu[done : done + n] = q.mu
         done += n
     loss, nll_mean, kl_mean = (to_host(sums) / done).tolist()
-    return Evaluation(loss, nll_mean, kl_mean, active_units(to_host(mu)))
+    return Evaluation(loss + batches.offset, nll_mean + batches.offset, kl_mean, active_units(to_host(mu)))
 
 
 @dataclass(frozen=True)
 class Row:
     """A line of metrics.csv. Losses in nats for each datum.
 
-    The train columns are means over the epoch of what was minimized (with the beta of each step, and free bits);
-    the test columns are measured after the epoch, with the run's final beta and without free bits.
+    The train columns are means over the epoch of what was minimized (with the beta of each step, and free bits); the
+    valid columns are of the rows that are held out, after the epoch, with the run's final beta and without free bits.
+    Without such rows they are None, and empty in the file.
     """
 
     epoch: int
@@ -63,10 +65,10 @@ class Row:
     train_loss: float
     train_nll: float
     train_kl: float
-    test_loss: float
-    test_nll: float
-    test_kl: float
-    active_units: int
+    valid_loss: float | Any = None
+    valid_nll: float | Any = None
+    valid_kl: float | Any = None
+    active_units: int | Any = None
 
 
 def write_table(run: Path, rows: list[Row]) -> None:
@@ -104,8 +106,11 @@ _REMEDY = "move it away to go on without these losses"
 
 def _row(line: dict[str, str]) -> Row:
     """Raises ValueError or KeyError for anything that `write_table` did not write."""
-    values = {field.name: float(line[field.name]) for field in fields(Row)}
-    whole = {name: int(line[name]) for name in ("epoch", "active_units")}
-    if not all(math.isfinite(value) for value in values.values()) or min(whole.values()) < 0:
+    may_lack = {field.name for field in fields(Row) if field.default is None}
+    empty = {name for name in may_lack if line[name] == ""}
+    values = {field.name: float(line[field.name]) for field in fields(Row) if field.name not in empty}
+    whole = {name: int(line[name]) for name in ("epoch", "active_units") if name not in empty}
+    right = all(math.isfinite(value) for value in values.values()) and min(whole.values()) >= 0
+    if not right or empty not in (set(), may_lack):
         raise ValueError(f"a row reads {', '.join(line.values())[:80]}")
     return Row(**{**values, **whole})  # pyright: ignore[reportArgumentType] - whole numbers are

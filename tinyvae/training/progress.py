@@ -13,8 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from tinyvae.training.engine import RunState
 from tinyvae.training.metrics import Row
-from tinyvae.training.trainer import RunState
 
 LINES = 25  # about how many epochs are printed in a run; metrics.csv has them all
 REFRESH = 0.1  # seconds
@@ -43,7 +43,7 @@ class Reporter:
         self.epochs, self.updates_per_epoch = epochs, updates_per_epoch
         self.every = self.asked_every or max(1, epochs // LINES)
         self.first_update, self.began, self.shown = state.updates, time.perf_counter(), 0.0
-        self.line("         train                       test                         steps  active")
+        self.line("         train                       held out                     steps  active")
         self.line(" epoch     loss      nll      kl     loss      nll      kl     per s   units      left")
         if self.live:
             self.bar = Progress(
@@ -74,13 +74,16 @@ class Reporter:
 
     def epoch(self, row: Row) -> None:
         """An epoch is done and measured."""
+        if self.quiet:
+            return
         if row.epoch % self.every and row.epoch not in (1, self.epochs):
             return
         rate, left = self._speed(row.epoch * self.updates_per_epoch)
-        self.line(
-            f"{row.epoch:6} {row.train_loss:8.2f} {row.train_nll:8.2f} {row.train_kl:7.2f} "
-            f"{row.test_loss:8.2f} {row.test_nll:8.2f} {row.test_kl:7.2f} {rate:9.0f} {row.active_units:7} {left:>9}"
-        )
+        train, units = f"{row.train_loss:8.2f} {row.train_nll:8.2f} {row.train_kl:7.2f}", row.active_units
+        valid = f"{'-':>8} {'-':>8} {'-':>7}"
+        if row.valid_loss is not None:
+            valid = f"{row.valid_loss:8.2f} {row.valid_nll:8.2f} {row.valid_kl:7.2f}"
+        self.line(f"{row.epoch:6} {train} {valid} {rate:9.0f} {'-' if units is None else units:>7} {left:>9}")
 
     def stop(self) -> None:
         """After the last batch, whatever ended it."""

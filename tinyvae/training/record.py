@@ -11,10 +11,14 @@ from tinyvae.likelihoods import likelihood
 from tinyvae.model.architecture import Architecture
 from tinyvae.model.description import Description
 from tinyvae.objectives import objective
-from tinyvae.training.checkpoint import FORMAT, Checkpoint, StrangerError
-from tinyvae.training.config import SPELLINGS, Config
+from tinyvae.training.checkpoint import EARLIER, FORMAT, Checkpoint, StrangerError
+from tinyvae.training.config import ARRAYS, NO_VALID, SPELLINGS, Config
+from tinyvae.training.engine import RunState
 from tinyvae.training.fields import from_json, show
-from tinyvae.training.trainer import RunState
+
+NEW_OPTIONS = {  # since the formats before this one, as these did without them
+    "valid": NO_VALID, "standardize": "off", "weight_decay": 0.0, "label": None, "kinds": None,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -23,13 +27,16 @@ class Record:
 
     config: Config
     state: RunState
-    image_shape: tuple[int, int] | None
+    image_shape: tuple[int, ...] | None
     data_digest: str
-    labels: tuple[int, ...] | None  # that the training rows of a conditional run have; None for others, and for older
+    labels: tuple[Any, ...] | None  # that the training rows of a conditional run have; None for others, and for older
+
+    scale: float = 1.0  # of bytes: a value is x scale
+    table: dict[str, Any] | None = None  # how the columns of a table became numbers
 
     def __post_init__(self) -> None:
-        if self.image_shape is not None and min(self.image_shape) < 1:
-            raise ValueError(f"image_shape must be at least 1 x 1, not {self.image_shape}")
+        if self.image_shape is not None and (min(self.image_shape) < 1 or len(self.image_shape) not in (2, 3)):
+            raise ValueError(f"image_shape must be two or three numbers above 0, not {self.image_shape}")
         if not re.fullmatch("[0-9a-f]{64}", self.data_digest):
             raise ValueError(f"data_digest must be 64 hexadecimal digits, not {show(self.data_digest)}")
 
@@ -42,9 +49,9 @@ def read_record(checkpoint: Checkpoint) -> Record:
     if "state" not in checkpoint.run:
         raise CheckpointError(f"{checkpoint.path}: is a model without the state of a run: it holds no configuration")
     try:
-        run = checkpoint.run if checkpoint.format == FORMAT else _of_format_1(checkpoint.run)
+        run = _up_to_date(checkpoint)
         record = from_json(Record, {"labels": None, **run}, "run")
-        _check_agreement(record, checkpoint.architecture, checkpoint.dtype)
+        _check_agreement(record, checkpoint.architecture, checkpoint.dtype, checkpoint.labels)
     except parts.UnknownPartError as error:
         raise StrangerError(checkpoint.path, error) from error
     except ValueError as error:
@@ -60,6 +67,21 @@ def check_can_go_on(checkpoint: Checkpoint) -> None:
             f"{checkpoint.path}: was trained by an earlier version ({checkpoint.format}): its model can be loaded, "
             "evaluated and used, but the run cannot be gone on with; begin a new one"
         )
+
+
+def _up_to_date(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What this version would have written. Raises ValueError."""
+    run = checkpoint.run
+    if checkpoint.format == FORMAT:
+        return run
+    if checkpoint.format == EARLIER[0]:
+        run = _of_format_1(run)
+    if not isinstance(run.get("config"), dict):
+        raise ValueError("config must be a table of names")
+    config = {**NEW_OPTIONS, **run["config"]}
+    if type(config.get("leave_out")) is int:
+        config["leave_out"] = str(config["leave_out"])
+    return {"scale": 1.0, "table": None, **run, "config": config}
 
 
 def _of_format_1(run: dict[str, Any]) -> dict[str, Any]:
@@ -82,31 +104,25 @@ def _of_format_1(run: dict[str, Any]) -> dict[str, Any]:
     return {**run, "config": config}
 
 
-def _check_agreement(record: Record, a: Description, dtype: str) -> None:
+def _check_agreement(record: Record, a: Description, dtype: str, labels: Any) -> None:
     """Raises ValueError if the configuration is not that of the architecture, or is not resolved."""
     config, shape = record.config, record.image_shape
     config.check_resolved()
-    if not isinstance(a, Architecture):
+    if not isinstance(a, Architecture) and config.data != ARRAYS:
         raise ValueError("its model is made of layers one by one, which a run of this command never is")
     if record.state.epoch > (config.epochs or 0):
         raise ValueError(f"epoch must be at most {config.epochs}, as in its configuration, not {record.state.epoch}")
-    mirrored = config.decoder_hidden is None and a.decoder_hidden == a.hidden[::-1]
+    own = a.options()
+    if config.decoder_hidden is not None:  # said, though it may be the default
+        own["decoder_hidden"] = getattr(a, "decoder_hidden", None)
     same = {
         "dtype": (config.dtype, dtype),
-        "hidden": (config.hidden, a.hidden),
-        "decoder_hidden": (config.decoder_hidden, None if mirrored else a.decoder_hidden),
-        "latent": (config.latent, a.latent_dim),
-        "activation": (config.activation, a.activation),
-        "likelihood": (config.likelihood, parts.text_of(a.likelihood)),
-        "tied": (config.tied, a.tied),
-        "conv": (config.conv, a.conv),
-        "batch_norm": (config.batch_norm, a.batch_norm),
-        "conditional": (config.conditional, a.classes > 0),
-        "image_shape": (shape if a.conv else None, a.image_shape),
+        **{name: (getattr(config, name), value) for name, value in own.items()},
+        "image_shape": (shape if config.conv else None, getattr(a, "image_shape", None)),
         "width of the images": (a.data_dim if shape is None else math.prod(shape), a.data_dim),
     }
-    if record.labels is not None and not set(record.labels) <= set(range(a.classes)):
-        raise ValueError(f"labels must lie in 0..{a.classes - 1}, not {show(record.labels)}")
+    if record.labels is not None and not set(record.labels) <= set(labels or range(a.classes)):
+        raise ValueError(f"labels must be those of its model, not {show(record.labels)}")
     for name, (of_run, of_model) in same.items():
         if of_run != of_model:
             raise ValueError(f"{name} is {show(of_run)} in its run, but {show(of_model)} in its model")

@@ -4,34 +4,37 @@ import json
 import platform
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tinyvae import __version__
-from tinyvae.errors import CheckpointError, TinyvaeError, UsageError
-from tinyvae.model.description import Description
+from tinyvae.errors import CheckpointError, DataError, TinyvaeError, UsageError
 from tinyvae.model.params import FlatParams
 from tinyvae.model.vae import VAE
 from tinyvae.training import checkpoint as checkpoints
+from tinyvae.training.batches import Batches
 from tinyvae.training.checkpoint import Checkpoint
-from tinyvae.training.config import Config
+from tinyvae.training.config import ARRAYS, AUTO, NO_VALID, Config, kinds_of
 from tinyvae.training.data import Dataset, load
 from tinyvae.training.data.convert import is_path
 from tinyvae.training.data.published import Progress
 from tinyvae.training.data.regular import exists
 from tinyvae.training.data.scale import check_unit_interval
+from tinyvae.training.data.user import read_user_rows
+from tinyvae.training.engine import Engine
 from tinyvae.training.fields import parse_json
 from tinyvae.training.files import leftovers, make_folder, read_regular, remove_folders, remove_leftovers, write_text
 from tinyvae.training.lock import Lock
 from tinyvae.training.metrics import FILE as METRICS
-from tinyvae.training.metrics import Row, read_table, write_table
+from tinyvae.training.metrics import Evaluation, Row, evaluate, read_table, write_table
 from tinyvae.training.record import Record, check_can_go_on, read_record
-from tinyvae.training.trainer import Trainer
 
 CONFIG, FIGURES = "config.json", "figures"
 MAX_CONFIG = 10_000_000  # bytes
+SHARE = 0.1  # of the training rows that is held out, unless something else is asked for
 
 
 class FolderTakenError(TinyvaeError):
@@ -115,6 +118,11 @@ class Run:
         """Let others in."""
         self.lock.release()
 
+    @property
+    def closed(self) -> bool:
+        """Whether others may be in it by now."""
+        return self.lock.descriptor < 0
+
     def abandon(self) -> None:
         """Take back what `create` has made, where nothing else has been written yet."""
         _take_back(self.path, self.made)
@@ -130,12 +138,12 @@ class Run:
         epoch = record.state.best_epoch
         try:
             if epoch and (checkpoint.best is not None or record.state.best_is_now):
-                self._write_best(checkpoint.best_model().params, checkpoint.architecture, checkpoint.dtype, epoch)
+                self._write_best(checkpoint.best_model(), epoch)
         except OSError as error:
             raise TinyvaeError(f"{self.path}: cannot be written ({error.strerror or error})") from error
         return self.prune()
 
-    def restore(self, trainer: Trainer, checkpoint: Checkpoint, record: Record) -> str | None:
+    def restore(self, trainer: Engine, checkpoint: Checkpoint, record: Record) -> str | None:
         """Put the checkpoint's parameters, moments and state into a fresh trainer; a line if the best epoch is lost.
 
         Raises CheckpointError if the state cannot be one of this trainer's.
@@ -154,7 +162,7 @@ class Run:
             return self._restore_best(trainer)
         return None
 
-    def _restore_best(self, trainer: Trainer) -> str | None:
+    def _restore_best(self, trainer: Engine) -> str | None:
         """The best epoch's parameters; should they be lost, one line that says why, and no epoch counts as the best."""
         try:
             best = checkpoints.read_checkpoint(checkpoints.best_path(self.path, trainer.state.best_epoch))
@@ -168,7 +176,7 @@ class Run:
         trainer.best_params[...] = trainer.model.backend.asarray(other.params.flat)
         return None
 
-    def save(self, trainer: Trainer, config: Config, dataset: Dataset, digest: str) -> str | None:
+    def save(self, trainer: Engine, config: Config, dataset: Dataset, digest: str) -> str | None:
         """Write the metrics, the checkpoint, and the best parameters if they are new; keep the last two of each.
 
         A line if an older file could not be deleted. Raises NonFiniteError rather than store a NaN, TinyvaeError if the
@@ -183,13 +191,23 @@ class Run:
                 "state": state.to_dict(),
                 "image_shape": dataset.image_shape,
                 "data_digest": digest,
+                "scale": dataset.scale,
+                "table": None if dataset.table is None else dataset.table.as_dict(),
                 "labels": dataset.occurring_labels().tolist() if config.conditional else None,
             }
             tensors = {**trainer.model.params, "adam.m": trainer.m, "adam.v": trainer.v}
             if state.best_epoch and not state.best_is_now:
                 tensors[checkpoints.BEST] = trainer.best_params
             path = checkpoints.step_path(self.path, state.updates)
-            checkpoints.save_checkpoint(path, trainer.model.architecture, trainer.model.dtype.name, tensors, run)
+            checkpoints.save_checkpoint(
+                path,
+                trainer.model.architecture,
+                trainer.model.dtype.name,
+                tensors,
+                run,
+                trainer.model.standard,
+                trainer.model.labels,
+            )
             self.whole = [
                 *(known for known in self.whole if known[0] != state.updates),
                 (state.updates, state.best_epoch),
@@ -197,7 +215,7 @@ class Run:
             if state.best_epoch not in (0, self.best_written):
                 best = FlatParams(trainer.model.params.shapes, trainer.model.backend, trainer.model.dtype)
                 best.flat[...] = trainer.best_params
-                self._write_best(best, trainer.model.architecture, trainer.model.dtype.name, state.best_epoch)
+                self._write_best(trainer.model, state.best_epoch, best)
         except OSError as error:
             kept = checkpoints.saved_steps(self.path)
             remedy = f"then --resume {self.path}" if kept else f"then begin again with --out {self.path}"
@@ -211,13 +229,16 @@ class Run:
         """Write metrics.csv."""
         write_table(self.path, self.rows)
 
-    def _write_best(self, params: FlatParams, architecture: Description, dtype: str, epoch: int) -> None:
-        """A model file with the parameters of the epoch whose test loss is the smallest.
+    def _write_best(self, model: VAE, epoch: int, params: FlatParams | None = None) -> None:
+        """A model file with the parameters of the epoch whose validation loss is the smallest.
 
         For whoever wants that model: a run that goes on needs it not, its checkpoint has the same numbers.
         """
-        path = checkpoints.best_path(self.path, epoch)
-        checkpoints.save_checkpoint(path, architecture, dtype, params, run={"epoch": epoch})
+        path, params = checkpoints.best_path(self.path, epoch), params or model.params
+        about = {"epoch": epoch}
+        checkpoints.save_checkpoint(
+            path, model.architecture, model.dtype.name, params, about, model.standard, model.labels
+        )
         self.best_written = epoch
 
     def prune(self) -> str | None:
@@ -248,6 +269,13 @@ class Run:
         if self.history:
             document["history"] = self.history  # the oldest first
         write_text(self.path / CONFIG, json.dumps(document, indent=2) + "\n")
+
+    def note_resumed(self, config: Config, model: VAE) -> None:
+        """What an existing run runs with from now on, into its config.json. Raises TinyvaeError if it cannot."""
+        try:
+            self.write_config(config, model)
+        except OSError as error:
+            raise TinyvaeError(f"{self.path}: cannot be written ({error.strerror or error})") from error
 
 
 def _take_back(path: Path, made: list[Path]) -> None:
@@ -307,19 +335,72 @@ def load_data(config: Config, progress: Progress = lambda file: None, downloads:
     downloads  what is missing may be downloaded: not where a run's file, and no user, names the folder
     Raises DataError if it cannot be had, or lacks the labels that the configuration needs.
     """
+    if config.data == ARRAYS:
+        raise DataError(
+            "the run was trained in Python, on arrays that are in no file: evaluate it there, on the model that "
+            "tinyvae.load reads from its directory"
+        )
     folder = Path(config.data_dir) if config.data_dir else None
     path = Path(config.data)
     if folder is not None and is_path(config.data) and not exists(path):
         path = folder / path.name  # a user's file that has moved since
-    dataset = load(str(path) if path.suffix else config.data, folder, config.seed, progress, downloads)
+    own = config.valid == AUTO
+    name = str(path) if is_path(config.data) or path.is_dir() else config.data
+    dataset = load(name, folder, config.seed, progress, downloads, own, config.label, kinds_of(config.kinds))
+    if config.likelihood is not None or dataset.table is None:
+        dataset = dataset.with_bytes_as(config.likelihood_or_usual().bytes)
+    dataset = with_held_out(dataset, config)
     if config.conditional:
         dataset.check_classes()
     if config.leave_out is not None:
         dataset = dataset.without(config.leave_out)
-    if config.binarize == "none":
+    return binarized(dataset, config.binarize, "--binarize")
+
+
+def with_held_out(dataset: Dataset, config: Config) -> Dataset:
+    """With the rows held out that `--valid` names. Raises DataError if they cannot be had, or have another width."""
+    valid = config.valid
+    if valid == AUTO:
+        return dataset if dataset.x_valid is not None else dataset.with_valid(SHARE)
+    dataset = replace(dataset, x_valid=None, y_valid=None, rows_valid=None)
+    if valid == NO_VALID:
         return dataset
-    check_unit_interval(dataset, "--binarize")
-    return dataset.thresholded() if config.binarize == "threshold" else dataset
+    if not is_path(valid):
+        return dataset.with_valid(float(valid))
+    rows = read_user_rows(Path(valid), dataset.table, config.label)
+    if rows.x.shape[1] != dataset.data_dim:
+        raise DataError(f"{valid}: has {rows.x.shape[1]} columns, but {dataset.name} has {dataset.data_dim}")
+    x, dtype = rows.x, dataset.x_train.dtype
+    if x.dtype != dtype or dataset.scale != 1:
+        stored = np.round(x / dataset.scale, 6) if dtype == np.uint8 else x / dataset.scale
+        x = stored.astype(dtype)
+        if not np.array_equal(x, stored, equal_nan=dtype != np.uint8) and dtype == np.uint8:
+            raise DataError(f"{valid}: holds other numbers than bytes, of which {dataset.name} is made: save it alike")
+    return replace(dataset, x_valid=x, y_valid=rows.y)
+
+
+def binarized(dataset: Dataset, how: str, whose: str) -> Dataset:
+    """As `binarize` asks: grey values are looked at, and made 0 and 1 where that is done once. Raises DataError."""
+    if how == "none":
+        return dataset
+    check_unit_interval(dataset, whose)
+    return dataset.thresholded() if how == "threshold" else dataset
+
+
+def measured_on_test(model: VAE, dataset: Dataset, config: Config) -> Evaluation:
+    """The losses of the test rows, by the objective at its end. Raises DataError if there are none."""
+    return evaluate(model, batches_to_test(model, dataset, config), config.objective_part(), config.seed)
+
+
+def batches_to_test(model: VAE, dataset: Dataset, config: Config) -> Batches:
+    """The test rows as batches, with the noise of every evaluation of the run. Raises DataError if there are none."""
+    if dataset.x_test is None:
+        raise DataError(f"{dataset.name}: has no test rows")
+    assert config.batch_size is not None  # resolved
+    return Batches(
+        model, dataset.x_test, dataset.scale, config.batch_size, config.binarize == "dynamic", dataset.y_test,
+        config.objective_part().samples,
+    )  # fmt: skip
 
 
 def is_cross_entropy(config: Config, dataset: Dataset) -> bool:

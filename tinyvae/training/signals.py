@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -64,6 +64,31 @@ def interrupted_at_once(program: str) -> Iterator[None]:
     signal.signal(signal.SIGINT, end)
     try:
         yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], bool]]:
+    """While entered, Ctrl-C is noted, for whoever asks; a second one is raised.
+
+    What was noted stays known afterwards. Only where it would have been raised, and in the main thread: elsewhere
+    nothing is changed, and nothing noted.
+    """
+    noted: list[int] = []
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield lambda: False
+        return
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if noted:
+            raise KeyboardInterrupt
+        noted.append(number)
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(noted)
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 

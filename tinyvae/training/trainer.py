@@ -1,363 +1,411 @@
-"""The training loop: batches through the model, Adam on the flat buffer, an evaluation after every epoch.
+"""Training from Python: `fit` is one call, `Trainer` a loop of one's own. The command line calls the same.
 
-The state between two updates is small and explicit (`RunState`), so that a run can stop at any update and go on later
-with the very same numbers.
+result = tinyvae.fit(model, x, epochs=10, valid=0.1)
+
+for row in tinyvae.Trainer(model, x, epochs=10, valid=0.1, run="runs/mine"):  # checkpoints, and exact resume
+    print(row.epoch, row.valid_loss)
 """
 
-import math
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+import warnings
+import weakref
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import fields
+from inspect import GEN_RUNNING, getgeneratorstate
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinyvae.backend import Array, to_host
-from tinyvae.errors import NonFiniteError, UsageError
-from tinyvae.kernels.contract import Kernels
+from tinyvae import parts
+from tinyvae.errors import CheckpointError, NonFiniteError, UsageError
 from tinyvae.model.vae import VAE
-from tinyvae.objectives.objective import Objective, Terms
-from tinyvae.ops.adam import step_and_epsilon
-from tinyvae.training import streams
-from tinyvae.training.adam import Adam
-from tinyvae.training.batches import Batches
-from tinyvae.training.config import Config
+from tinyvae.objectives.objective import Objective
+from tinyvae.training.arrays import dataset_of
+from tinyvae.training.checkpoint import Checkpoint
+from tinyvae.training.config import ARRAYS, NO_VALID, Config
 from tinyvae.training.data import Dataset
-from tinyvae.training.data.dataset import evenly_spread
-from tinyvae.training.data.scale import too_large
-from tinyvae.training.graph_step import GraphStep
-from tinyvae.training.metrics import Evaluation, Row, evaluate
+from tinyvae.training.engine import Engine, RunState
+from tinyvae.training.metrics import Row
+from tinyvae.training.options import Training
+from tinyvae.training.progress import Reporter
+from tinyvae.training.record import Record
+from tinyvae.training.result import History, Result
+from tinyvae.training.run import Run, binarized, check_same_data
+from tinyvae.training.signals import interruptible
+from tinyvae.training.support import check_support, standardize
 
-REMEDY = "try a smaller --lr, or --clip-norm 1; for a Gaussian, --sigma fixed:VALUE or data scaled to unit size"
-START_ROWS = 4000  # that say where the likelihood begins
-RING = {"numpy": 1, "cupy": 64}  # steps between two looks at the losses: each look waits for a GPU
-
-
-@dataclass
-class RunState:
-    """Where a run is, between two updates."""
-
-    epoch: int = 0  # epochs completed
-    batch: int = 0  # batches done in the epoch under way
-    updates: int = 0  # steps that Adam has made
-    sums: list[float] = field(
-        default_factory=lambda: [0.0, 0.0, 0.0]
-    )  # loss, nll, kl of the epoch under way, times rows
-    rows: int = 0  # rows seen in the epoch under way
-    best_loss: float | None = None  # the smallest test loss after any epoch; None before the first
-    best_epoch: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("epoch", "batch", "updates", "rows", "best_epoch"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, not {getattr(self, name)}")
-        if len(self.sums) != 3:
-            raise ValueError(f"sums must be three numbers, not {len(self.sums)}")
-        if self.best_epoch > self.epoch:
-            raise ValueError(f"best_epoch must be at most the {self.epoch} epochs done, not {self.best_epoch}")
-        if self.best_loss is not None and not self.best_epoch:
-            raise ValueError(f"best_loss is {self.best_loss}, but no epoch is the best")
-        looked_for_anew = self.best_epoch == self.epoch and self.batch > 0  # see `Trainer.forget_best`
-        if self.best_loss is None and self.best_epoch and not looked_for_anew:
-            raise ValueError(f"epoch {self.best_epoch} is the best, but there is no best_loss")
-
-    @property
-    def best_is_now(self) -> bool:
-        """The best epoch has just ended: its parameters are the current ones."""
-        return self.best_epoch == self.epoch and not self.batch
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return asdict(self)
+Callback = Callable[[Row, "Trainer"], object]
+_END = object()  # of all updates
 
 
-class Listener(Protocol):
-    """What the trainer tells while it works."""
+class Step(NamedTuple):
+    """An update that has been made."""
 
-    def batch(self, state: RunState, loss: float) -> None:
-        """An update is done; `loss` is the last one looked at."""
-
-    def epoch(self, row: Row) -> None:
-        """An epoch is done and measured."""
+    epoch: int  # that it was in, from 1
+    updates: int  # so far
+    loss: float  # of its batch, in nats; on a GPU the last one that was looked at, NaN before that
+    row: Row | None  # of the epoch, if this was its last update
 
 
 class Trainer:
-    """Trains a model on a data set as a configuration says. `run` returns when done, stopped, or out of patience.
+    """Trains `model` on x. Iterate over it for epochs (`Row`), over `steps()` for updates (`Step`), or call `train`.
 
-    Raises ValueError for an objective that does not suit the model, UsageError if TF32 is asked of an ordinary step.
+    model      a `tinyvae.VAE`, trained in place: at the end it has the last epoch's weights
+    x          (rows, data) numbers, or images (rows, height, width) for a model of as many numbers; bytes are pixels
+               where the likelihood has data in [0, 1], and NaN was not observed. Or what `tinyvae.load_data` returns
+    y          (rows,) labels, whole numbers from 0 on, of a conditional model
+    valid      rows held out to tell the best epoch by: a share of x such as 0.1, an array, or a pair (x, y). Without it
+               nothing is held out, and there is no best epoch
+    run        a directory for checkpoints and metrics, which must be new or empty
+    resume     in its place: that of a run to go on with, on the same model and data. It has its own options; of those
+               given here only `epochs` may be another
+    callbacks  functions (row, trainer), called after every epoch. `trainer.stop()` ends the training
+    options    see `tinyvae.training.options.Training`: objective, epochs, batch_size, lr, ...
+
+    With a directory it saves after every few epochs, at the end, and when a loop over it is left.
+    `history` are the rows so far; `model`, `state` and `adam` may be looked at between two updates.
+
+    Raises ValueError for options and arrays that do not fit, UsageError, TinyvaeError or CheckpointError for a
+    directory that cannot be used, DataError for data that the likelihood cannot have made, and, while it trains,
+    NonFiniteError where numbers run away.
     """
 
-    def __init__(self, model: VAE, dataset: Dataset, config: Config, listener: Listener) -> None:
-        assert config.epochs is not None  # resolved
-        assert config.batch_size is not None
-        self.model, self.config, self.epochs, self.listener = model, config, config.epochs, listener
-        self.dataset = dataset
-        dynamic = config.binarize == "dynamic"
-        self.objective = config.objective_part().on(dataset.x_train.shape[0])
-        self.objective.check(model.architecture.has_batch_norm)
-        draws = self.objective.samples
-        self.train_batches = Batches(
-            model, dataset.x_train, dataset.scale, config.batch_size, dynamic, dataset.y_train, draws
-        )
-        self.test_batches = Batches(
-            model, dataset.x_test, dataset.scale, config.batch_size, dynamic, dataset.y_test, draws
-        )
-        xp, zeros, size = model.backend.xp, model.backend.zeros, model.params.flat.size
-        self.adam = Adam(model)
-        self.m, self.v = self.adam.m, self.adam.v  # (parameters,) each
-        self.gathered = zeros(size, model.dtype) if config.accumulate > 1 else None  # the gradient of several batches
-        self.graph_step = self._graph_step()
-        self.ring = xp.zeros((RING[model.backend.name], 4), dtype=model.dtype)  # loss, nll, kl, |g|^2 of the last steps
-        self.ring_rows: list[int] = []
-        self.state = RunState()
-        self.best_params = model.params.flat.copy()
-        self.last_loss = math.nan
-        self.seconds = 0.0  # of training so far: measured, so it is no part of the state
+    def __init__(
+        self, model: VAE, x: Any, *, y: Any = None, valid: Any = None, run: str | Path | None = None,
+        resume: str | Path | None = None, callbacks: Iterable[Callback] = (), **options: Any,
+    ) -> None:  # fmt: skip
+        known = [f.name for f in fields(Training)]
+        self.callbacks = _functions(callbacks)
+        unknown = sorted(set(options) - set(known))
+        if unknown:
+            raise TypeError(f"there is no option {unknown[0]}: {', '.join(known)}")
+        if run is not None and resume is not None:
+            raise ValueError("resume goes on in its own directory: leave run away")
+        options = {name: value for name, value in options.items() if value is not None}
+        _introduce(model, options)
+        whole = dataset_of(model, x, y, valid)
+        if resume is not None:
+            self._resume(model, whole, Path(resume), options)
+        else:
+            asked = Training(**options).resolved(len(whole.x_train))
+            if asked.patience is not None and whole.x_valid is None:
+                raise ValueError("patience goes by rows that are held out: give valid")
+            dataset = binarized(whole, asked.binarize, "binarize")
+            if model.standard is None:  # else it was trained before, and means what it meant
+                standardize(model, dataset, asked.standardize)
+            check_support(model, dataset)
+            directory = None if run is None else Run.create(Path(run), config_of(model, asked, dataset), model)
+            self._set_up(model, dataset, asked, directory)
 
-    def _graph_step(self) -> GraphStep | None:
-        """The whole step as one CUDA graph, where it can be: it has no place for what comes before Adam."""
-        config, batches = self.config, self.train_batches
-        plain = config.accumulate == 1 and config.clip_norm is None and not batches.missing
-        if plain and GraphStep.suits(self.model, self.objective):
-            return GraphStep(self.model, batches, self.m, self.v, self.objective, config.tf32)
-        if config.tf32:
-            raise UsageError(
-                "--tf32 rounds in the captured training step alone, which cannot train this model on this data: "
-                "leave it away"
-            )
-        return None
+    @classmethod
+    def over(
+        cls, model: VAE, dataset: Dataset, options: Training, directory: Run | None = None, digest: str = "",
+        reporter: Reporter | None = None,
+    ) -> "Trainer":  # fmt: skip
+        """For what has made all of these itself, and looked at them: the command line."""
+        trainer = cls.__new__(cls)
+        trainer.callbacks = []
+        trainer._set_up(model, dataset, options, directory, digest, reporter)
+        return trainer
 
-    def run(self, stop: Callable[[], bool] = lambda: False) -> bool:
+    def _set_up(
+        self, model: VAE, dataset: Dataset, options: Training, directory: Run | None, digest: str = "",
+        reporter: Reporter | None = None,
+    ) -> None:  # fmt: skip
+        self.model, self.dataset, self.options, self.directory = model, dataset, options, directory
+        self.reporter = reporter or Reporter(quiet=True)
+        self.digest = digest or ("" if directory is None else dataset.digest(model.classes > 0))
+        self.rows = directory.rows if directory is not None else []
+        self.saved_updates, self.stopped = -1, False
+        self._loop: weakref.ref[Generator[Row | None]] | None = None  # that is under way
+        self._whole = True  # no update has been broken off
+        try:
+            self.engine = Engine(model, dataset, options, listener=self.reporter)
+        except BaseException:
+            if directory is not None:
+                directory.abandon()  # not enough memory, say: it is free for another try
+            raise
+
+    def _resume(self, model: VAE, whole: Dataset, path: Path, given: dict[str, Any]) -> None:
+        directory, checkpoint, record, damaged = Run.reopen(path)
+        try:
+            options = _options_of(record, given, path)
+            own = (model.architecture.to_dict(), model.dtype.name)  # layers may be written in several ways
+            if (checkpoint.architecture.to_dict(), checkpoint.dtype) != own:
+                raise UsageError(f"{path}: is the run of another model: {checkpoint.architecture.as_arguments()}")
+            done = record.state.epoch
+            if options.epochs is not None and options.epochs < done:
+                raise UsageError(f"{path}: has {done} epochs behind it: epochs must be at least that")
+            dataset = binarized(whole, options.binarize, "binarize")
+            digest = check_same_data(checkpoint, record, dataset)
+            undone = directory.put_in_order(checkpoint, record)
+            checkpoint.copy_params_into(model)  # and where its columns lie, before batches are made for it
+            self._set_up(model, dataset, options, directory, digest)
+            lost = self.take_up(checkpoint, record)
+            if not self.finished():
+                directory.note_resumed(self._config(), model)
+        except BaseException:
+            directory.close()
+            raise
+        for problem in filter(None, (*damaged, undone, lost)):
+            warnings.warn(problem, stacklevel=3)
+
+    def take_up(self, checkpoint: Checkpoint, record: Record) -> str | None:
+        """Go on from a checkpoint of the directory; a line if the best epoch's weights are lost."""
+        assert self.directory is not None
+        lost = self.directory.restore(self.engine, checkpoint, record)
+        self.saved_updates = record.state.updates
+        return lost
+
+    # ------------------------------------------------------------------------------------------------------- going on
+
+    def __iter__(self) -> Iterator[Row]:
+        """Train, and yield the row of each epoch that ends."""
+        return (row for row in self._going(waits=False) if row is not None)
+
+    def steps(self) -> Iterator[Step]:
+        """Train, and yield after each update. The model may be used in between."""
+        for row in self._going(waits=True):
+            state = self.state
+            yield Step(state.epoch + (row is None), state.updates, self.engine.last_loss, row)
+
+    def train(self, stop: Callable[[], bool] = lambda: False) -> bool:
         """Train to the end. False if `stop`, asked after every update, ended it early."""
-        began = time.perf_counter() - self.seconds
-        if self.state.updates == 0:
-            x = self.dataset.x_train
-            self.model.start_at(self.dataset.values(x[evenly_spread(len(x), START_ROWS)]))  # files may be sorted
-        with np.errstate(all="ignore"):  # every step is looked at for non-finite numbers; NumPy need not warn as well
-            while not self.finished():
-                complete = self._epoch(stop)
-                self.seconds = time.perf_counter() - began
-                if not complete:
-                    return False
-                self.listener.epoch(self._close_epoch())
-                if stop() and not self.finished():
-                    return False
-        return True
+        rows = self._going(waits=False, theirs=dict(np.geterr()))
+        with np.errstate(all="ignore"), interruptible() as interrupted:  # NumPy need not warn of what is looked at
+            complete = True
+            for _ in rows:
+                if interrupted() or (stop() and not self.finished()):
+                    rows.close()
+                    complete = False
+                    break
+        if interrupted():
+            raise KeyboardInterrupt
+        return complete
 
-    def restore(self, state: RunState) -> None:
-        """Go on from a state. Raises ValueError if no run of this trainer can be in it."""
-        sizes, accumulate = self.train_batches.sizes(), self.config.accumulate
-        if state.batch >= len(sizes) or state.batch % accumulate:
-            raise ValueError(f"batch {state.batch} is not one between two updates of an epoch of {len(sizes)} batches")
-        right = {
-            "updates": state.epoch * self.updates_per_epoch() + state.batch // accumulate,
-            "rows": sum(sizes[: state.batch]),
-        }
-        for name, number in right.items():
-            if getattr(state, name) != number:
-                raise ValueError(f"after so many batches {name} is {number}, not {getattr(state, name)}")
-        if state.batch == 0 and any(state.sums):
-            raise ValueError(f"at the start of an epoch sums are 0, not {state.sums}")
-        self.state = state
-        self.best_params[...] = self.model.params.flat
+    def _going(self, waits: bool, theirs: dict[str, Any] | None = None) -> Generator[Row | None]:
+        """A loop over the updates. One that is under way ends: there is one state.
 
-    def forget_best(self) -> None:
-        """Start anew with finding the best epoch: the next one is. Patience counts from here."""
-        self.state.best_loss, self.state.best_epoch = None, self.state.epoch
+        theirs: NumPy's error settings of a caller who has silenced them since.
+        """
+        self._leave()
+        if self.directory is not None and self.directory.closed:
+            raise UsageError(f"{self.directory.path}: is closed: go on with it by resume")
+        self._check_whole()
+        loop = self._updates(waits, theirs)
+        self._loop = weakref.ref(loop)  # weak, so that it ends as soon as nobody loops over it
+        return loop
+
+    def _leave(self) -> None:
+        loop = None if self._loop is None else self._loop()
+        if loop is None:
+            return
+        if getgeneratorstate(loop) == GEN_RUNNING:
+            raise UsageError("a callback neither closes nor begins a training: it ends one by trainer.stop()")
+        loop.close()
+
+    def _updates(self, waits: bool, theirs: dict[str, Any] | None) -> Generator[Row | None]:
+        """The engine's updates, and what is due after an epoch."""
+        next_of = self._next_calmly if theirs is None else self._next
+        theirs = theirs or dict(np.geterr())
+        going = self.engine.going(waits)
+        try:
+            while not self.stopped:
+                row, interrupted = next_of(going)
+                if row is _END:
+                    break
+                if row is not None:
+                    with np.errstate(**theirs):
+                        self._after_epoch(row)
+                if interrupted():
+                    going.close()
+                    self._save_last()
+                    raise KeyboardInterrupt
+                yield row
+        except GeneratorExit:  # the loop over it was left, between two updates
+            going.close()
+            self._save_last()
+            raise
+        except NonFiniteError as error:
+            self._keep_table(error)
+            raise
+        going.close()
+        self._save_last()
+
+    def _next(self, going: Generator[Row | None]) -> tuple[Any, Callable[[], bool]]:
+        """The next update: its row, if it was the last of an epoch; and whether Ctrl-C came meanwhile."""
+        self._whole = False
+        row = next(going, _END)
+        if row is not None and row is not _END:
+            self.rows.append(row)  # pyright: ignore[reportArgumentType]
+        self._whole = True
+        return row, _never
+
+    def _next_calmly(self, going: Generator[Row | None]) -> tuple[Any, Callable[[], bool]]:
+        """The same for a caller's own loop: NumPy is silenced, and Ctrl-C waits until the update is done."""
+        with np.errstate(all="ignore"), interruptible() as interrupted:
+            row, _ = self._next(going)
+        return row, interrupted
+
+    def _check_whole(self) -> None:
+        if not self._whole:
+            resume = "" if self.directory is None else f", or resume {self.directory.path} from its last checkpoint"
+            raise UsageError(
+                f"an update was broken off in the middle, so this training cannot go on: begin anew{resume}"
+            )
+
+    def _after_epoch(self, row: Row) -> None:
+        self.reporter.epoch(row)
+        every = self.options.checkpoint_every
+        assert every is not None  # resolved
+        if row.epoch % every == 0:
+            self.save()
+        for callback in self.callbacks:
+            try:
+                callback(row, self)
+            except BaseException:
+                self._save_last()
+                raise
+
+    def _keep_table(self, error: NonFiniteError) -> None:
+        """The epochs before show where it went wrong."""
+        if self.directory is None:
+            return
+        try:
+            self.directory.save_table()
+        except OSError as second:
+            reason = second.strerror or second
+            raise NonFiniteError(f"{error}; and metrics.csv cannot be written ({reason})") from second
+
+    def _save_last(self) -> None:
+        if self.saved_updates != self.state.updates:
+            self.save()
+
+    def save(self) -> None:
+        """A checkpoint of this moment, if there is a directory. Raises NonFiniteError rather than store a NaN,
+        UsageError if the directory is closed, or if an update was broken off in the middle."""
+        self._check_whole()
+        if self.directory is None:
+            self.engine.check_finite()
+        elif self.directory.closed:
+            raise UsageError(f"{self.directory.path}: is closed: nothing more is saved there")
+        else:
+            self.reporter.warn(self.directory.save(self.engine, self._config(), self.dataset, self.digest))
+        self.saved_updates = self.state.updates
+
+    def _config(self) -> Config:
+        """What its directory says of it: the command's own configuration, or one of arrays; and what it runs on now."""
+        model, config = self.model, self.options
+        if not isinstance(config, Config):
+            return config_of(model, config, self.dataset)
+        return config.changed(backend=model.backend.name, kernels=model.kernels_name)
+
+    def stop(self) -> None:
+        """End the training after this update, as if it were done: this trainer makes no more."""
+        self.stopped = True
 
     def finished(self) -> bool:
-        """All epochs are done, or patience has run out."""
-        patience = self.config.patience
-        waited = self.state.epoch - self.state.best_epoch
-        return self.state.epoch >= self.epochs or (patience is not None and waited >= patience)
+        """All epochs are done, patience has run out, or it was stopped."""
+        return self.stopped or self.engine.finished()
 
-    def _epoch(self, stop: Callable[[], bool]) -> bool:
-        """The rest of the epoch under way. False if it was stopped before its end."""
-        if self.graph_step is not None:
-            with self.model.lock:  # the device changes the parameters until the epoch is over
-                return self._graph_epoch(self.graph_step, stop)
-        state, config = self.state, self.config
-        sizes = self.train_batches.sizes()
-        for x, eps, y in self.train_batches.shuffled(config.seed, state.epoch + 1, skip=state.batch):
-            first = state.batch - state.batch % config.accumulate  # of the group whose gradients make one update
-            group = sizes[first : first + config.accumulate]
-            n = x.shape[0]
-            with self.model.lock, self.model.borrowed("step", n) as k:  # others may use it between two steps
-                terms = self.model.step(k, x, eps, self.objective_now(), y, self.train_batches.missing)
-                state.batch += 1
-                state.rows += n
-                norm2 = self._look_at(k, terms, n)
-                self._accumulate(n / sum(group), is_first=state.batch == first + 1)
-                updated = state.batch - first == len(group)
-                if updated:
-                    self._update(k, norm2)
-            if updated:
-                self.listener.batch(state, self.last_loss)
-                if state.batch < len(sizes) and stop():
-                    self._empty_ring()
-                    return False
-        self._empty_ring()
-        return True
+    @property
+    def state(self) -> RunState:
+        """Where it is: epochs, updates, the best epoch."""
+        return self.engine.state
 
-    def _graph_epoch(self, step: GraphStep, stop: Callable[[], bool]) -> bool:
-        """The same, where each step is one CUDA graph: nothing is read from the device until the last is under way."""
-        state, config = self.state, self.config
-        sizes, first = self.train_batches.sizes(), state.batch
-        order = self.train_batches.order(config.seed, state.epoch + 1)
-        step.begin_epoch(order, streams.key(config.seed, streams.NOISE, state.epoch + 1), self._schedule(sizes), first)
+    @property
+    def history(self) -> History:
+        """The rows of all epochs so far."""
+        return History(self.rows)
+
+    def result(self) -> Result:
+        """What has come of it so far."""
+        best = self.engine.best_params.copy() if self.state.best_epoch else None
+        path = None if self.directory is None else self.directory.path
+        return Result(self.model, self.history, self.engine.finished(), path, self.state.best_epoch or None, best)
+
+    def close(self) -> None:
+        """End a loop that is under way, which saves, and let others into the directory. It is done as well when the
+        trainer is no longer used."""
+        self._leave()
+        if self.directory is not None:
+            self.directory.close()
+
+    def __enter__(self) -> "Trainer":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def fit(model: VAE, x: Any, *, progress: bool = True, **more: Any) -> Result:
+    """Train `model` on x, and say how it went: all that `Trainer` takes, for whom one call is enough.
+
+        result = tinyvae.fit(model, x, epochs=10, valid=0.1)
+        result.history, result.best_model()
+
+    The model ends with the last epoch's weights. Ctrl-C, also in a notebook, ends after the update under way, and the
+    result so far is returned. progress: print a line for some of the epochs. Raises as `Trainer`.
+    """
+    with Trainer(model, x, **more) as trainer:
+        trainer.reporter = trainer.engine.listener = Reporter(quiet=not progress)
+        trainer.reporter.start(trainer.state, trainer.engine.epochs, trainer.engine.updates_per_epoch())
         try:
-            for rows in sizes[first:]:
-                if rows == self.train_batches.batch_size:
-                    step.replay()
-                else:
-                    step.launch(rows)
-                state.batch += 1
-                state.updates += 1
-                state.rows += rows
-                self.listener.batch(state, self.last_loss)
-                if state.batch < len(sizes) and stop():
-                    break
+            with interruptible() as interrupted:
+                trainer.train(stop=interrupted)
         finally:
-            step.wait()  # whatever ended the loop: from here on others may read the parameters
-        self._add_losses(first, sizes[first : state.batch], step.losses()[first : state.batch].tolist())
-        if not self._finite(self.model.params.flat):  # after a gradient that spoiled them without spoiling its loss
-            raise self._diverged(state.batch, self.last_loss)
-        return state.batch == len(sizes)
+            trainer.reporter.stop()
+        return trainer.result()
 
-    def _schedule(self, sizes: list[int]) -> np.ndarray:
-        """The objective's numbers, Adam's step size and epsilon, 1 / rows: of every update of the epoch under way."""
-        done = self.state.updates - self.state.batch  # before this epoch
-        return np.array(
-            [
-                (
-                    *self.objective_after(done + i).numbers(),
-                    *step_and_epsilon(done + i + 1, self.lr_after(done + i)),
-                    1 / rows,
-                )
-                for i, rows in enumerate(sizes)
-            ]
-        )
 
-    def _accumulate(self, weight: float, is_first: bool) -> None:
-        """Add the batch's gradient, weighted by its share of the rows, so that the sum is the mean over all rows."""
-        if self.gathered is None:
-            return
-        if is_first:
-            self.gathered.fill(0)
-        self.model.grads.flat *= weight
-        self.gathered += self.model.grads.flat
+def _never() -> bool:
+    return False
 
-    def _update(self, k: Kernels, norm2: Array) -> None:
-        """Clip, then Adam, on the flat buffer; norm2 (1,) is that of the last batch's gradient."""
-        g, clip_norm = self.model.grads.flat, self.config.clip_norm
-        if self.gathered is not None:
-            g = self.gathered
-            norm2 = norm2 if clip_norm is None else k.squared_norm(g)
-        lr = self.lr()
-        self.adam.t = self.state.updates
-        self.adam.update(k, g, lr, clip_norm, norm2)
-        self.state.updates += 1
 
-    def updates_per_epoch(self) -> int:
-        """How many steps Adam makes in an epoch."""
-        return math.ceil(len(self.train_batches) / self.config.accumulate)
+def _functions(callbacks: Any) -> list[Callback]:
+    if callable(callbacks):
+        raise TypeError("callbacks must be several functions: [f] for one")
+    return list(callbacks)
 
-    def objective_now(self) -> Objective:
-        """The objective of this step: of a warm-up, say."""
-        return self.objective_after(self.state.updates)
 
-    def objective_after(self, updates: int) -> Objective:
-        """The objective after so many updates."""
-        return self.objective.at(updates / self.updates_per_epoch())
+def _introduce(model: VAE, options: dict[str, Any]) -> None:
+    """Classes that are not the package's own, so that a run's files may name them."""
+    parts.introduce(type(model.likelihood), *(type(b.layer) for b in (*model.encoder, *model.decoder)))
+    if isinstance(options.get("objective"), Objective):
+        parts.introduce(type(options["objective"]))
 
-    def lr(self) -> float:
-        """The step size now."""
-        return self.lr_after(self.state.updates)
 
-    def lr_after(self, updates: int) -> float:
-        """The step size after so many updates: constant, or half a cosine from `config.lr` to 0 at the last step."""
-        if self.config.lr_schedule == "constant":
-            return self.config.lr
-        done = updates / (self.epochs * self.updates_per_epoch())
-        return self.config.lr * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+def config_of(model: VAE, options: Training, dataset: Dataset) -> Config:
+    """What a run of arrays stores as its configuration. A function as lr is left out: it has no text."""
+    values = {f.name: getattr(options, f.name) for f in fields(Training)}
+    values["objective"] = parts.text_of(options.objective_part())
+    if callable(options.lr):
+        values["lr"] = None
+    valid = NO_VALID if dataset.x_valid is None else ARRAYS
+    return Config(
+        **values, data=ARRAYS, valid=valid, backend=model.backend.name, kernels=model.kernels_name,
+        dtype=model.dtype.name, **model.architecture.options(),
+    )  # fmt: skip
 
-    # --------------------------------------------------------------------------------------------- watching the numbers
 
-    def _look_at(self, k: Kernels, terms: Terms, rows: int) -> Array:
-        """Note a batch's losses and |g|^2 on the device; now and then bring them to the host (at once on NumPy)."""
-        norm2 = k.squared_norm(self.model.grads.flat)  # (1,)
-        self.model.backend.xp.concatenate((*terms, norm2), out=self.ring[len(self.ring_rows)])  # (4,)
-        self.ring_rows.append(rows)
-        if len(self.ring_rows) == len(self.ring):
-            self._empty_ring()
-        return norm2
-
-    def _empty_ring(self) -> None:
-        steps = to_host(self.ring[: len(self.ring_rows)]).tolist()
-        self._add_losses(self.state.batch - len(steps), self.ring_rows, steps)
-        self.ring_rows.clear()
-
-    def _add_losses(self, first: int, rows: list[int], steps: list[list[float]]) -> None:
-        """Count in the losses of batch `first` (from 0) and those after it, each with what else must be finite."""
-        for i, (n, numbers) in enumerate(zip(rows, steps, strict=True)):
-            if not all(map(math.isfinite, numbers)):
-                raise self._diverged(first + i + 1, numbers[0])
-            for j in range(3):
-                self.state.sums[j] += numbers[j] * n
-            self.last_loss = numbers[0]
-
-    def _diverged(self, batch: int, loss: float) -> NonFiniteError:
-        return NonFiniteError(
-            f"training diverged in epoch {self.state.epoch + 1}, batch {batch}: the loss is {loss:g} "
-            f"and {self._culprit()}; {self._remedy()}"
-        )
-
-    def _culprit(self) -> str:
-        """The first parameter or gradient that is not finite, or else the largest gradient."""
-        for kind, tensors in [("parameter", self.model.params), ("gradient", self.model.grads)]:
-            for name, a in tensors.items():
-                if not self._finite(a):
-                    return f"the {kind} {name} holds NaN or infinite values"
-        if self.graph_step is not None:  # its gradients were never written down
-            return "every parameter is finite"
-        largest = {name: float(to_host(abs(g).max())) for name, g in self.model.grads.items()}
-        name = max(largest, key=lambda name: largest[name])
-        if largest[name] > np.sqrt(np.finfo(self.model.dtype).max) / 2:
-            return f"the gradient {name} reaches {largest[name]:.1e}, too large to be squared in {self.model.dtype}"
-        return "every parameter and gradient is finite"
-
-    def _remedy(self) -> str:
-        """What to try: for real data that is far from unit size that is the cause, and no step size helps."""
-        return (self.model.likelihood.scale_matters and too_large(self.dataset)) or REMEDY
-
-    def _finite(self, a: Array) -> bool:
-        return bool(to_host(self.model.backend.xp.isfinite(a).all()))
-
-    def check_finite(self) -> None:
-        """Raises NonFiniteError if a parameter or one of Adam's moments is NaN or infinite: no such state is saved."""
-        for name, a in [*self.model.params.items(), ("Adam's m", self.m), ("Adam's v", self.v)]:
-            if not self._finite(a):
-                raise NonFiniteError(f"training diverged: {name} holds NaN or infinite values; {self._remedy()}")
-
-    def _close_epoch(self) -> Row:
-        state = self.state
-        test = self.evaluate_test()
-        if not math.isfinite(test.loss):
-            raise NonFiniteError(
-                f"training diverged: after epoch {state.epoch + 1} the test loss is {test.loss} "
-                f"and {self._culprit()}; {self._remedy()}"
+def _options_of(record: Record, given: dict[str, Any], path: Path) -> Training:
+    """The options of a run that is gone on with. Raises UsageError for some that differ from its own."""
+    config = record.config
+    values = {f.name: getattr(config, f.name) for f in fields(Training)}
+    if values["lr"] is None and "lr" not in given:
+        raise UsageError(f"{path}: was trained with a function as lr: give it again")
+    own = {**values, **({"lr": given["lr"]} if values["lr"] is None else {})}
+    try:
+        asked = Training(**{**own, **given})
+        same = Training(**own)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    for name in given:
+        if name != "epochs" and not same.says_the_same(asked, name):
+            raise UsageError(
+                f"{path}: cannot be gone on with other options: {name} is {getattr(same, name)} in the run, not "
+                f"{given[name]}"
             )
-        train_loss, train_nll, train_kl = (s / state.rows for s in state.sums)
-        state.epoch += 1
-        state.batch, state.rows, state.sums = 0, 0, [0.0, 0.0, 0.0]
-        if state.best_loss is None or test.loss < state.best_loss:
-            state.best_loss, state.best_epoch = test.loss, state.epoch
-            self.best_params[...] = self.model.params.flat
-        return Row(
-            state.epoch, round(self.seconds, 3), train_loss, train_nll, train_kl,
-            test.loss, test.nll, test.kl, test.active_units,
-        )  # fmt: skip
-
-    def evaluate_test(self) -> Evaluation:
-        """The test set's losses, by the objective at its end."""
-        return evaluate(self.model, self.test_batches, self.objective, self.config.seed)
+    if config.data == ARRAYS:
+        return asked
+    return config.changed(epochs=asked.epochs)  # of the command's: it can go on with it, and evaluate it

@@ -68,7 +68,7 @@ def likelihood_scores(
     samples, rng = checked_count("samples", samples), as_generator(rng)  # once: an int would begin anew in each chunk
     x = np.asarray(x)
     model.architecture.check_values(x)
-    model.architecture.check_labels(y if y is None else np.asarray(y), len(x))
+    model.label_codes(y if y is None else np.asarray(y), len(x))
     scores, trusted = np.empty(len(x)), np.empty(len(x), dtype=bool)
     for start in range(0, len(x), CHUNK):
         rows = slice(start, start + CHUNK)

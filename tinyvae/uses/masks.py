@@ -14,10 +14,10 @@ NOISE_SHARE = 0.25  # of the pixels that noise changes
 class Mask:
     """What is missing: see `parse_mask`."""
 
-    kind: str  # "noise", "half", "random" or "box"
+    kind: str  # "noise", "gaps", "half", "random" or "box"
     numbers: tuple[float, ...] = ()
 
-    def observed(self, rows: int, data_dim: int, image_shape: tuple[int, int] | None, rng: Any) -> np.ndarray:
+    def observed(self, rows: int, data_dim: int, image_shape: tuple[int, ...] | None, rng: Any) -> np.ndarray:
         """True where a number is known, False where it is missing: (rows, data).
 
         Raises ValueError for a box without an image, or not within it, and for "noise", which leaves nothing missing.
@@ -25,6 +25,8 @@ class Mask:
         observed = np.ones((rows, data_dim), dtype=bool)
         if self.kind == "random":
             return as_generator(rng).random((rows, data_dim)) >= self.numbers[0]
+        if self.kind == "gaps":
+            return observed
         if self.kind == "half" and image_shape is None:
             observed[:, (data_dim + 1) // 2 :] = False
         elif self.kind == "half":
@@ -51,12 +53,13 @@ def parse_mask(text: str) -> Mask:
     half                        the right half of each image; of other rows, the second half of the columns
     random:P                    each number with probability P, 0 < P <= 1
     box:TOP,LEFT,HEIGHT,WIDTH   a box of pixels, counted from 0
+    gaps                        nothing: only what is missing in the data itself
     noise                       nothing is missing, everything is uncertain: see `add_noise`
 
     Raises ValueError for anything else.
     """
     kind, colon, rest = text.partition(":")
-    if text in ("half", "noise"):
+    if text in ("half", "noise", "gaps"):
         return Mask(text)
     if kind == "random" and colon:
         try:
@@ -74,7 +77,7 @@ def parse_mask(text: str) -> Mask:
         if not height or not width:
             raise ValueError(f"box:TOP,LEFT,HEIGHT,WIDTH needs a height and a width of at least 1, not {rest!r}")
         return Mask(kind, (top, left, height, width))
-    raise ValueError(f"must be half, noise, random:P or box:TOP,LEFT,HEIGHT,WIDTH, not {text!r}")
+    raise ValueError(f"must be half, gaps, noise, random:P or box:TOP,LEFT,HEIGHT,WIDTH, not {text!r}")
 
 
 def add_noise(x: np.ndarray, spread: np.ndarray, rng: Any, counts: bool = False) -> tuple[np.ndarray, str]:

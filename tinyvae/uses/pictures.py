@@ -16,7 +16,7 @@ def restoration(
     truth: np.ndarray,
     given: np.ndarray,
     restored: np.ndarray,
-    image_shape: tuple[int, int] | None,
+    image_shape: tuple[int, ...] | None,
     title: str,
     ink: tuple[float, float] = (0.0, 1.0),
 ) -> Figure:
@@ -27,16 +27,16 @@ def restoration(
     """
     if image_shape is None:
         return _dots(truth, given, restored, title)
-    h, w = image_shape
+    h, w = image_shape[:2]
     band = 3 * (h + GAP) + 3 * GAP  # the height of three lines of images and the space below them
     bands = -(-len(truth) // COLUMNS)
     canvas = np.full((bands * band, COLUMNS * (w + GAP), 3), 1.0)  # red, green, blue
     shades = colormaps["gray_r"]
     for i, images in enumerate((truth, given, restored)):
-        for j, image in enumerate(images.reshape(-1, h, w)):
-            share = np.clip((image - ink[0]) / ((ink[1] - ink[0]) or 1.0), 0, 1)  # (h, w)
-            coloured = shades(np.nan_to_num(share))[..., :3]  # (h, w, 3)
-            coloured[np.isnan(image)] = to_rgb(MISSING)
+        for j, image in enumerate(images.reshape(-1, *image_shape)):
+            share = np.nan_to_num(np.clip((image - ink[0]) / ((ink[1] - ink[0]) or 1.0), 0, 1))  # (h, w), or (h, w, 3)
+            coloured = share if image.ndim == 3 else shades(share)[..., :3]  # (h, w, 3)
+            coloured[np.isnan(image).reshape(h, w, -1).any(axis=2)] = to_rgb(MISSING)
             top, left = j // COLUMNS * band + i * (h + GAP), j % COLUMNS * (w + GAP)
             canvas[top : top + h, left : left + w] = coloured
     figure = Figure(figsize=(9, 7.8 * canvas.shape[0] / canvas.shape[1] + 0.4), layout="constrained")
@@ -53,7 +53,9 @@ def restoration(
 
 
 def _dots(truth: np.ndarray, given: np.ndarray, restored: np.ndarray, title: str) -> Figure:
-    shown = np.isnan(given) if np.isnan(given).any() else np.full(given.shape, True)  # (n, data)
+    known = ~np.isnan(truth)  # (n, data)
+    missing = np.isnan(given) & known
+    shown = missing if missing.any() else known
     x, y = truth[shown], restored[shown]
     figure = Figure(figsize=(4.6, 4.6), layout="constrained")
     axes = figure.subplots()

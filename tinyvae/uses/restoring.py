@@ -22,7 +22,6 @@ from tinyvae.backend import as_generator, to_host
 from tinyvae.model.description import checked_count
 from tinyvae.model.vae import CHUNK, VAE
 from tinyvae.ops import gaussian
-from tinyvae.training.data import Dataset
 
 STEPS = 20
 CHAINS = 10
@@ -42,7 +41,7 @@ def fill_in(
     model: VAE,
     x: np.ndarray,
     observed: np.ndarray,
-    start: np.ndarray,
+    start: np.ndarray | float,
     rng: Any,
     steps: int = STEPS,
     chains: int = CHAINS,
@@ -63,6 +62,12 @@ def fill_in(
     not match, and for observed values that the likelihood does not allow; TypeError for another rng.
     """
     steps, chains, rng = checked_count("steps", steps), checked_count("chains", chains), as_generator(rng)
+    if model.standard is not None:
+        inward, x = model.standard.inward, to_host(model.checked_rows(x, "x", model.data_dim, "float64"))
+        begin = inward(np.broadcast_to(np.asarray(start, dtype="float64"), x.shape))
+        found = fill_in(model.plain, inward(x), observed, begin, rng, steps, chains, y, progress)
+        back = (np.where(observed, x, model.standard.outward(a)) for a in (found.estimate, found.draw))
+        return Restored(*back)
     x, observed = np.asarray(x, dtype=model.dtype), np.asarray(observed)
     model.checked_rows(x, "x", model.architecture.data_dim)
     if observed.shape != x.shape or observed.dtype != bool:
@@ -102,6 +107,9 @@ def denoise(model: VAE, noisy: np.ndarray, rng: Any, draws: int = DRAWS, y: Any 
     Raises ValueError for draws < 1, TypeError for another rng.
     """
     draws, rng = checked_count("draws", draws), as_generator(rng)
+    if model.standard is not None:
+        wide = to_host(model.checked_rows(noisy, "noisy", model.data_dim, "float64"))
+        return model.standard.outward(denoise(model.plain, model.standard.inward(wide), rng, draws, y))
     noisy = np.asarray(noisy, dtype=model.dtype)
     out = np.empty_like(noisy)  # (rows, data)
     for first in range(0, len(noisy), CHUNK):
@@ -114,10 +122,12 @@ def denoise(model: VAE, noisy: np.ndarray, rng: Any, draws: int = DRAWS, y: Any 
     return out
 
 
-def blurred(x: np.ndarray, image_shape: tuple[int, int]) -> np.ndarray:
+def blurred(x: np.ndarray, image_shape: tuple[int, ...]) -> np.ndarray:
     """Each pixel as the mean of the 3 x 3 around it; beyond the edge the edge goes on.  x (rows, data), as it."""
-    h, w = image_shape
-    padded = np.pad(x.reshape(-1, h, w), ((0, 0), (1, 1), (1, 1)), mode="edge")  # (rows, h + 2, w + 2)
+    h, w = image_shape[:2]
+    images = x.reshape(-1, *image_shape)
+    wider = [(0, 0), (1, 1), (1, 1), (0, 0)][: images.ndim]
+    padded = np.pad(images, wider, mode="edge")  # (rows, h + 2, w + 2), in colour with 3 more
     shifted = [padded[:, i : i + h, j : j + w] for i in range(3) for j in range(3)]  # 9 x (rows, h, w)
     return np.mean(shifted, axis=0).reshape(x.shape)
 
@@ -141,23 +151,24 @@ class Error:
 
 
 def root_mean_squared_error(estimate: np.ndarray, x: np.ndarray, observed: np.ndarray) -> Error:
-    """sqrt(mean (estimate - x)^2) over the missing numbers. All (rows, data).
+    """sqrt(mean (estimate - x)^2) over the missing numbers whose truth x is known, not NaN. All (rows, data).
 
     Its standard error is that of the mean divided by twice the root (the delta method). See `mean_of_rows`.
     """
-    squared = mean_of_rows((np.asarray(estimate, dtype=np.float64) - x) ** 2, ~observed)
+    squared = mean_of_rows((np.asarray(estimate, dtype=np.float64) - x) ** 2, ~observed & ~np.isnan(x))
     root = squared.value**0.5
     return Error(root, squared.standard_error / (2 * root) if root else 0.0)
 
 
 def cross_entropy(p: np.ndarray, x: np.ndarray, observed: np.ndarray) -> Error:
-    """mean of -x log p - (1 - x) log(1 - p) over the missing numbers, in nats for each. All (rows, data).
+    """mean of -x log p - (1 - x) log(1 - p) over the missing numbers whose truth x is known, in nats for each.
+    All (rows, data).
 
     Probabilities are kept within [1e-6, 1 - 1e-6]: a pixel that is never on in training, and is in a test row, costs
     13.8 nats, not infinitely many.
     """
     p = np.clip(np.asarray(p, dtype=np.float64), SMALLEST, 1 - SMALLEST)  # (rows, data)
-    return mean_of_rows(-x * np.log(p) - (1 - x) * np.log1p(-p), ~observed)
+    return mean_of_rows(-x * np.log(p) - (1 - x) * np.log1p(-p), ~observed & ~np.isnan(x))
 
 
 def mean_of_rows(values: np.ndarray, counted: np.ndarray) -> Error:
@@ -198,13 +209,3 @@ def compare(
         )
         for name, estimate in estimates.items()
     ]
-
-
-def moments(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of every column of the training rows, (data,) each, in the units of the data."""
-    stored, n = dataset.x_train, len(dataset.x_train)
-    mean = dataset.scale * stored.mean(axis=0, dtype=np.float64)  # (data,)
-    squares = np.zeros_like(mean)  # (data,): around the mean, for a sum of x^2 would lose digits
-    for first in range(0, n, CHUNK):
-        squares += ((dataset.values(stored[first : first + CHUNK]) - mean) ** 2).sum(axis=0)
-    return mean, np.sqrt(squares / n)

@@ -16,4 +16,5 @@ def as_trained(stored: np.ndarray, scale: float, config: Config, dtype: Any = np
     x = np.multiply(stored, scale, dtype=dtype)  # (rows, data)
     if config.binarize != "dynamic":
         return x
-    return (np.random.default_rng([config.seed, streams.TEST]).random(x.shape, dtype=dtype) < x).astype(dtype)
+    drawn = np.random.default_rng([config.seed, streams.TEST]).random(x.shape, dtype=dtype) < x
+    return np.where(np.isnan(x), x, drawn.astype(dtype))

@@ -83,18 +83,21 @@ def save_overlay(path: Path, data: np.ndarray, samples: np.ndarray) -> None:
     Raises OSError if the picture cannot be written, ValueError if these are no points of the plane.
     """
     from tinyvae.training.drawing import Figure, own_style  # here: matplotlib takes a while, and the statistics do
-    from tinyvae.training.figures import TEST, TRAIN, save_figure  # without it
+    from tinyvae.training.figures import HELD_OUT, TRAIN, save_figure  # without it
 
     points = _pooled(data, samples)  # (n + m, 2)
     if points.shape[1] != 2:
         raise ValueError(f"points of the plane are needed, (rows, 2), not {data.shape} and {samples.shape}")
-    colours = np.repeat([TRAIN, TEST], [len(data), len(samples)])  # (n + m,)
+    colours = np.repeat([TRAIN, HELD_OUT], [len(data), len(samples)])  # (n + m,)
     order = np.random.default_rng(0).permutation(len(points))
     with own_style():
         figure = Figure(figsize=(5.6, 5.2), layout="constrained")
         axes = figure.subplots()
         axes.scatter(*points[order].T, s=8, c=colours[order].tolist(), alpha=0.5, linewidths=0)
-        for label, colour in ((f"{len(data):,} points of data", TRAIN), (f"{len(samples):,} draws of the model", TEST)):
+        for label, colour in (
+            (f"{len(data):,} points of data", TRAIN),
+            (f"{len(samples):,} draws of the model", HELD_OUT),
+        ):
             axes.plot([], [], "o", ms=5, color=colour, label=label)
         axes.set(title="Data and samples, one over the other", xlabel="x1", ylabel="x2", aspect="equal")
         axes.legend(loc="upper left", fontsize=9)

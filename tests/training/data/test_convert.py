@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
-from PIL import Image
-from remedies import RNG, SMALL, UNIT
+from remedies import SMALL, UNIT
 from running import run
 
 from tinyvae.errors import DataError
@@ -19,12 +18,6 @@ from tinyvae.training.data.user import load_user_file
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-def pictures(path: str) -> None:
-    Path(path).mkdir()
-    for i in range(12):
-        Image.fromarray(RNG.integers(0, 256, (28, 28, 3), dtype=np.uint8)).save(f"{path}/{i}.png")
 
 
 def pickled(path: str) -> None:
@@ -43,7 +36,6 @@ FORMATS = {
     "own.npy.gz": zipped_npy,
     "pickle.npy": pickled,
     "own.json": lambda path: Path(path).write_text(str(UNIT.tolist())),
-    "pictures": pictures,
 }
 
 
@@ -58,9 +50,7 @@ def test_another_format_gets_the_line_that_converts(name: str, capsys: pytest.Ca
     exec(line, {})
     (made,) = set(Path.cwd().iterdir()) - before
     data = load_user_file(made)
-    assert (data.data_dim, data.image_shape) == ((784, (28, 28)) if name == "pictures" else (6, None))
-    if name == "pictures":
-        assert 0 <= data.range()[0] < data.range()[1] <= 1
+    assert (data.data_dim, data.image_shape) == (6, None)
 
 
 @pytest.mark.parametrize("name", ["a.h5", "a.hdf5", "a.pt", "a.xlsx", "a.safetensors", "a.bmp", "a.feather"])

@@ -50,7 +50,7 @@ def test_binarize_threshold_changes_the_rows_and_dynamic_leaves_them_to_the_batc
 
 def test_binarize_is_refused_outside_0_to_1(tmp_path: Path) -> None:
     path = tmp_path / "own.npy"
-    np.save(path, np.full((20, 3), 200, np.uint8))
+    np.save(path, np.full((20, 3), 200, np.int16))  # bytes are pixels
     for how in ("threshold", "dynamic"):
         with pytest.raises(DataError, match=r"\[200, 200\], but --binarize needs \[0, 1\]"):
             load_data(Config(data=str(path), binarize=how))

@@ -26,10 +26,19 @@ def sparse(path: Path, rows: int) -> Path:
 def test_more_than_the_memory_there_is_is_called_so_before_it_is_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory, "available", lambda: 1e8)
-    words = r"own\.npy: x, \(375000, 100\) float64: not enough memory: about 300.0 MB are needed, and 100.0 MB are free"
+    np.savez(tmp_path / "own.npz", x=np.zeros((1000, 100)))
+    monkeypatch.setattr(memory, "available", lambda: 1e5)
+    words = r"own\.npz: x, \(1000, 100\) float64: not enough memory: about 0.8 MB are needed, and 0.1 MB are free"
     with pytest.raises(DataError, match=words):
-        load_user_file(sparse(tmp_path / "own.npy", 375_000))
+        load_user_file(tmp_path / "own.npz")
+
+
+def test_a_file_that_is_read_in_place_needs_no_more_than_a_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = sparse(tmp_path / "own.npy", 375_000)
+    monkeypatch.setattr(memory, "available", lambda: 1e8)
+    assert load_user_file(path).x_train.shape == (337_500, 100)
 
 
 def test_memory_that_runs_out_is_called_so(tmp_path: Path) -> None:

@@ -71,10 +71,6 @@ def test_a_user_file_is_split_alike_whatever_the_seed(tmp_path: Path) -> None:
 
 X = rows()
 BAD_ARRAYS: dict[str, tuple[dict[str, Any], str]] = {
-    "a NaN": (
-        {"x": np.where(X[4, 1] == X, np.nan, X)},
-        "x holds NaN .1 of 20 rows, the first is row 4",
-    ),
     "an infinity": ({"x": np.where(X[4, 1] == X, -np.inf, X)}, "x holds infinite values .1 of 20 rows, .* row 4"),
     "strings": ({"x": X.astype(str)}, "dtype <U.*numbers are needed"),
     "complex": ({"x": X.astype(complex)}, "dtype complex128, but numbers are needed"),
@@ -98,12 +94,41 @@ def test_arrays_that_cannot_be_trained_on_are_refused_by_name_and_cause(tmp_path
     assert "own" in str(caught.value)
 
 
-@pytest.mark.parametrize("y", [np.arange(19), np.arange(20.0), np.arange(40).reshape(20, 2), np.array(["a"] * 20)])
-def test_labels_must_be_one_whole_number_for_each_row_where_they_are_used(tmp_path: Path, y: np.ndarray) -> None:
+@pytest.mark.parametrize("ending", [".npy", ".npz"])
+def test_a_nan_was_not_observed_and_a_line_says_how_many(tmp_path: Path, ending: str) -> None:
+    x = np.where(X[4, 1] == X, np.nan, X)
+    data = load_user_file(saved(tmp_path / f"own{ending}", x=x))
+    assert sum(int(np.isnan(rows).sum()) for rows in data.chunks()) == 1
+    assert any("NaN" in note for note in data.notes)
+
+
+@pytest.mark.parametrize("meaning", ["pixels", "counts"])
+def test_bytes_are_what_the_likelihood_takes_them_for(tmp_path: Path, meaning: str) -> None:
+    x = np.arange(60, dtype=np.uint8).reshape(20, 3)
+    path = str(saved(tmp_path / "own.npy", x=x))
+    data = load_data(Config(data=path, likelihood="bernoulli" if meaning == "pixels" else "poisson"))
+    assert data.range() == pytest.approx((0, 59 / 255) if meaning == "pixels" else (0, 59))
+    assert data.x_train.dtype == np.uint8
+
+
+@pytest.mark.parametrize("y", [np.arange(20.0), np.array(["b", "a"] * 10), np.arange(20)[:, None], np.arange(20) > 9])
+def test_labels_of_any_kind_keep_their_rows(tmp_path: Path, y: np.ndarray) -> None:
+    data = load_user_file(saved(tmp_path / "own.npz", x=X, y=y))
+    assert data.label_problem == ""
+    assert set(data.label_values()) == set(np.ravel(y).tolist())
+    for part in data.parts():
+        assert part.y is not None
+        assert np.array_equal(part.y, np.ravel(y)[part.rows])
+
+
+@pytest.mark.parametrize("y", [np.arange(19), np.arange(40).reshape(20, 2), np.full(20, np.inf)])
+def test_labels_must_be_one_for_each_row_where_they_are_used(tmp_path: Path, y: np.ndarray) -> None:
     path = str(saved(tmp_path / "own.npz", x=X, y=y))
     assert load_data(Config(data=path)).y_train is None  # not used: they stop nothing
-    for config in (Config(data=path, conditional=True), Config(data=path, leave_out=1)):
-        with pytest.raises(DataError, match=r"own.npz: y must be 20 (whole numbers|labels)"):
+    for config in (Config(data=path, conditional=True), Config(data=path, leave_out="1")):
+        with pytest.raises(
+            DataError, match=r"y must be 20 (whole numbers|labels)|y has no label in 20 of 20 rows|^labels must be one"
+        ):
             load_data(config)
 
 

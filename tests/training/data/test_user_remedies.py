@@ -1,10 +1,8 @@
 """What a message on data tells to do is done here, to the letter, and then the data is taken."""
 
-import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,31 +16,6 @@ from tinyvae.training.data.user import load_user_file
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-# ---------------------------------------------------------------------------------------------------- missing numbers
-
-
-@pytest.mark.parametrize(("where", "words"), [
-    ([(4, 1)], r"1 of 40 rows, the first is row 4; in column 1\); remove these rows: .* leaves 39"),
-    ([(4, 1), (9, 3), (9, 1)], r"2 of 40 rows, the first is row 4; in columns 1, 3\)"),
-    ([(slice(None), 2)], r"40 of 40 rows, .*; in column 2\); remove these columns: .* leaves 5"),
-    ([(i, i % 6) for i in range(40)], "fill in the mean"),
-])  # fmt: skip
-def test_missing_numbers_are_counted_and_the_remedy_leaves_none(where: list[Any], words: str) -> None:
-    x = UNIT.copy()
-    for place in where:
-        x[place] = np.nan
-    np.save("own.npy", x)
-    with pytest.raises(DataError, match=words) as caught:
-        load_user_file(Path("own.npy"))
-    names: dict[str, Any] = {"np": np, "x": x}
-    exec(
-        re.split(r"remove these \w+: |fill in the mean of the column: ", str(caught.value))[1].split(" leaves")[0],
-        names,
-    )
-    assert np.isfinite(names["x"]).all()
-    assert min(names["x"].shape) >= 5
 
 
 # ---------------------------------------------------------------------------------------------------- shapes and kinds
@@ -112,50 +85,24 @@ def test_an_archive_with_other_names_gets_the_line_that_renames(case: str) -> No
 
 # ------------------------------------------------------------------------------------------------------------- labels
 
-LABELS: dict[str, np.ndarray] = {
-    "strings": np.array(list("abc"))[Y],
-    "floats": Y + 0.0,
-    "scores": np.eye(3)[Y] + 0.1,
-    "below 0": Y - 1,
-    "far apart": 1000 * Y,
-}
-
-
-@pytest.mark.parametrize("case", LABELS)
-def test_labels_stop_nothing_where_they_are_not_used_and_are_mended_where_they_are(
-    case: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    y = LABELS[case]
-    np.savez("own.npz", x=UNIT, y=y)
-    train("own.npz", "--likelihood", "gaussian")
-    out = capsys.readouterr().out
-    assert ("note: the labels are left aside: " in out) == (case not in ("below 0", "far apart"))
-    train("own.npz", "--conditional", code=1)
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1
-    names: dict[str, Any] = {"np": np, "y": y}
-    exec(re.findall(r"y = .+$", err.strip())[0], names)
-    assert np.array_equal(names["y"], Y)
-    np.savez("own.npz", x=UNIT, y=names["y"])
-    train("own.npz", "--conditional")
-    assert "conditional on labels 0, 1, 2" in capsys.readouterr().out
-
 
 def test_labels_of_no_use_are_left_aside_by_every_command_that_needs_none(capsys: pytest.CaptureFixture[str]) -> None:
-    np.savez("own.npz", x=UNIT, y=np.array(list("abc"))[Y])
+    np.savez("own.npz", x=UNIT, y=np.eye(3)[Y] + 0.1)  # scores, and no one-hot rows
     train("own.npz")
-    train("own.npz", "--leave-out", "1", code=1)
-    assert "number the labels: y = np.unique" in capsys.readouterr().err
+    assert "note: the labels are left aside: " in capsys.readouterr().out
+    for options in (["--leave-out", "1"], ["--conditional"]):
+        train("own.npz", *options, code=1)
+        assert "y = y.argmax(axis=1)" in capsys.readouterr().err
     (folder,) = Path.cwd().glob("run-*")
     assert run("embed", folder, "own.npz", "--out", "z.csv") == 0
     assert run("anomaly", folder, "own.npz", "--out", "scores.csv") == 0
     assert "label" not in Path("z.csv").read_text()
     assert run("embed", folder, "own.npz", "--compare") == 1
-    assert "number the labels: y = np.unique" in capsys.readouterr().err
+    assert "y = y.argmax(axis=1)" in capsys.readouterr().err
 
 
 def test_the_labels_that_there_are_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
-    for y, words in [(Y + 1, "1, 2, 3"), (2 * Y + 2, "2, 4, 6"), (np.arange(40), "40 numbers from 0 to 39")]:
+    for y, words in [(Y + 1, "1, 2, 3"), (2 * Y + 2, "2, 4, 6"), (np.array(list("cab"))[Y], "a, b, c")]:
         np.savez("own.npz", x=UNIT, y=y)
         train("own.npz", "--conditional")
         assert f"conditional on labels {words};" in capsys.readouterr().out

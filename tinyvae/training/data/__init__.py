@@ -1,5 +1,6 @@
 """Data sets by name or by path. See `load`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,26 +14,29 @@ from tinyvae.training.data.published import FASHION_MNIST, MNIST, Progress, load
 from tinyvae.training.data.regular import FOLDER, problem
 from tinyvae.training.data.user import load_user_file
 
-NAMES = ("digits", "mnist", "fashion-mnist", "binarized-mnist", "two-gaussians")
 DIGITS_TEST_FRACTION = 0.2
 
 
 def load(
     data: str, data_dir: Path | None = None, seed: int = 0, progress: Progress = lambda file: None,
-    downloads: bool = True,
+    downloads: bool = True, own_valid: bool = False, label: str | None = None, kinds: Mapping[str, str] | None = None,
 ) -> Dataset:  # fmt: skip
-    """The data set called `data`: a name of NAMES, "two-gaussians:N", or a path (see `found.find`).
+    """The data set called `data`: digits, mnist, fashion-mnist, binarized-mnist, two-gaussians or two-gaussians:N, or
+    the path of a file or a folder (see `found.find`).
 
     data_dir  where published files are looked for and downloaded to (default: the user's cache directory); if it has a
               folder of the data set's name, that one
     seed      draws the points of two-gaussians
     progress  makes a progress bar for a download, from the file's name
     downloads  what is missing may be downloaded into data_dir
+    own_valid  rows that the data itself sets aside to choose a model by are loaded too (binarized-mnist has such)
+
+    label, kinds  of a table: the column of labels; column -> kind, where it is another than it looks like
 
     Raises DataError if the data cannot be had or cannot be trained on.
     """
     if is_path(data):
-        return load_user_file(Path(data))
+        return load_user_file(Path(data), label, kinds)
     name, _, points = data.partition(":")
     if name == "digits":
         return load_digits()
@@ -42,8 +46,8 @@ def load(
         source = MNIST if name == "mnist" else FASHION_MNIST
         return load_idx_set(name, source, _folder(name, data_dir), progress, downloads)
     if name == "binarized-mnist":
-        return load_binarized_mnist(_folder(name, data_dir), progress, downloads)
-    return load_user_file(Path(data))
+        return load_binarized_mnist(_folder(name, data_dir), progress, downloads, own_valid)
+    return load_user_file(Path(data), label, kinds)
 
 
 def load_digits() -> Dataset:

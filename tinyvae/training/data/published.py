@@ -93,6 +93,11 @@ BINARIZED_MNIST = Source(  # Larochelle's static binarization; the hashes are of
             "sha256:e6687bfea3f820c174f33b7865140b2a2dd2930ef786f35d45795fc193b5ab2c",
             15_680_000,
         ),
+        Published(
+            "binarized_mnist_valid.amat",
+            "sha256:1de3d397c40fe8eeb33dafd4099a1f665ec01e96d9be234aaeeac8a34930e2e2",
+            15_680_000,
+        ),
     ),
 )
 
@@ -111,11 +116,16 @@ def load_idx_set(name: str, source: Source, folder: Path, progress: Progress, do
     )
 
 
-def load_binarized_mnist(folder: Path, progress: Progress, downloads: bool = True) -> Dataset:
-    """50,000 + 10,000 black-and-white images of 28 x 28; no labels. The 10,000 validation rows are not used."""
-    files = BINARIZED_MNIST.files
-    train, test = (fetch(BINARIZED_MNIST, published, folder, progress, downloads) for published in files)
-    return Dataset("binarized-mnist", read_amat(train, 50_000, 784), read_amat(test, 10_000, 784), image_shape=(28, 28))
+def load_binarized_mnist(folder: Path, progress: Progress, downloads: bool = True, with_valid: bool = False) -> Dataset:
+    """50,000 + 10,000 black-and-white images of 28 x 28; no labels; with Larochelle's own 10,000 held-out rows, if
+    these are asked for."""
+    rows = {"x_train": 50_000, "x_test": 10_000, "x_valid": 10_000}
+    found = {
+        part: read_amat(fetch(BINARIZED_MNIST, published, folder, progress, downloads), rows[part], 784)
+        for part, published in zip(rows, BINARIZED_MNIST.files, strict=True)
+        if part != "x_valid" or with_valid
+    }
+    return Dataset("binarized-mnist", image_shape=(28, 28), **found)  # pyright: ignore[reportArgumentType]
 
 
 def fetch(source: Source, published: Published, folder: Path, progress: Progress, downloads: bool = True) -> Path:

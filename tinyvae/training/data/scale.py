@@ -12,6 +12,7 @@ from tinyvae.training.data.dataset import Dataset
 LARGE = 5.0  # a column's mean or standard deviation
 SMALL = 0.15  # the largest standard deviation of all columns
 CHUNK = 1000  # rows
+_WORDS = {"train": "training", "valid": "validation", "test": "test"}
 
 
 def check_unit_interval(dataset: Dataset, whose: str) -> None:
@@ -23,18 +24,17 @@ def check_unit_interval(dataset: Dataset, whose: str) -> None:
     if low >= 0 and high <= 1:
         return
     outside, first, whole = 0, "", True
-    parts = [("training", dataset.x_train, dataset.rows_train), ("test", dataset.x_test, dataset.rows_test)]
-    for part, stored, rows in parts:
+    for part, stored, _, rows in dataset.parts():
         for start in range(0, len(stored), CHUNK):
             x = dataset.values(stored[start : start + CHUNK])
             out = (x < 0) | (x > 1)  # (chunk, data)
             whole = whole and bool((x == np.floor(x)).all())
             if out.any() and not first:
                 row, column = np.argwhere(out)[0]
-                where = f"{start + row} of the {part} rows" if rows is None else rows[start + row]
+                where = f"{start + row} of the {_WORDS[part]} rows" if rows is None else rows[start + row]
                 first = f"{shown(float(x[row, column]))} in row {where}, column {column}"
             outside += int(out.sum())
-    total = dataset.x_train.size + dataset.x_test.size
+    total = sum(part.x.size for part in dataset.parts())
     raise DataError(
         f"{dataset.name}: the data lies in [{shown(low)}, {shown(high)}], but {whose} needs [0, 1] ({outside:,} of "
         f"{total:,} values are outside, the first is {first}); {into_unit_interval(low, high, whole)}"
@@ -45,10 +45,10 @@ def check_representable(dataset: Dataset, dtype: str) -> None:
     """Raises DataError if the square of a value is beyond `dtype`: no Gaussian's loss could be a number."""
     largest = float(np.sqrt(np.finfo(dtype).max))
     low, high = dataset.range()
-    if max(-low, high) < largest:
+    if not max(-low, high) >= largest:  # NaN: nothing was observed
         return
-    columns = np.maximum(_largest(dataset.x_train), _largest(dataset.x_test)) * dataset.scale  # (data,)
-    column = int(columns.argmax())
+    columns = np.fmax.reduce([_largest(x) for x in dataset.chunks()], axis=0) * dataset.scale  # (data,)
+    column = int(np.nanargmax(columns))  # of those that were observed at all
     many = int((columns >= largest).sum())
     raise DataError(
         f"{dataset.name}: column {column} reaches {columns[column]:.3g}, and the square of that is beyond {dtype}"
@@ -88,12 +88,14 @@ def scale_note(dataset: Dataset) -> str | None:
 
 
 def column_moments(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each column of the training rows, (data,) each, without overflow."""
+    """Mean and standard deviation of each column of the training rows, (data,) each, without overflow: of the numbers
+    that were observed, and 0 where none was."""
     unit = max(map(abs, dataset.range())) or 1.0
-    x, rows = dataset.x_train, len(dataset.x_train)
-    chunks = [slice(start, start + CHUNK) for start in range(0, rows, CHUNK)]
-    mean = sum((dataset.values(x[c]) / unit).sum(axis=0) for c in chunks) / rows  # (data,)
-    var = sum(np.square(dataset.values(x[c]) / unit - mean).sum(axis=0) for c in chunks) / rows  # (data,)
+    x = dataset.x_train
+    chunks = [slice(start, start + CHUNK) for start in range(0, len(x), CHUNK)]
+    seen = np.maximum(sum(np.sum(~np.isnan(x[c]), axis=0) for c in chunks), 1)  # (data,)
+    mean = sum(np.nansum(dataset.values(x[c]) / unit, axis=0) for c in chunks) / seen  # (data,)
+    var = sum(np.nansum(np.square(dataset.values(x[c]) / unit - mean), axis=0) for c in chunks) / seen  # (data,)
     return np.asarray(mean * unit), np.asarray(np.sqrt(var) * unit)
 
 
@@ -103,10 +105,12 @@ def _standardize(dataset: Dataset, largest: float) -> str:
     begin = "" if x.dtype == np.float64 else "x = x.astype(float); "
     if largest > 1e150:  # whose square is beyond float64
         begin = "x = x / np.maximum(np.abs(x).max(0), 1); "
-    constant = bool((x.max(axis=0) == x.min(axis=0)).any())
+    first = x[:1]
+    changes = np.any([(rows != first).any(axis=0) for rows in dataset.chunks("train")], axis=0)  # (data,)
+    constant = not changes.all()
     std = "np.where(x.std(0) > 0, x.std(0), 1)" if constant else "x.std(0)"
     return f"standardize: {begin}x = (x - x.mean(0)) / {std}"
 
 
 def _largest(x: np.ndarray) -> np.ndarray:
-    return np.maximum(-x.min(axis=0).astype(float), x.max(axis=0).astype(float))
+    return np.fmax(-np.fmin.reduce(x, axis=0).astype(float), np.fmax.reduce(x, axis=0).astype(float))
