@@ -53,7 +53,7 @@ def test_the_module_trains_on_the_digits_that_ship(tmp_path: Path) -> None:
     assert folder.name.startswith("digits-")
     check_run(folder, epochs=2)
     for line in [
-        r"data: digits, 1,438 rows to train on, 359 to test on",
+        r"data: digits, 1,294 rows to train on, 144 rows held out, 359 rows to test on",
         r"model: 64 - 128 - \[8\] - 128 - 64, relu, bernoulli; 20,000 parameters".replace("20,000", r"[\d,]+"),
         r"machine: \w+, \w+ kernels, float32; seed 0",
         r"note: Bernoulli on grey values is binary cross-entropy.*",
