@@ -338,7 +338,8 @@ except DataError as error:
     sys.exit(str(error))
 x = found.train.x
 print(x.shape, x.dtype, x[[5, -1]].sum(), len(found.notes))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+with open("/proc/self/status") as status:  # ru_maxrss would be that of the process which started this one
+    print(next(line.split()[1] for line in status if line.startswith("VmHWM")))
 """
 
 
