@@ -38,7 +38,7 @@ def test_the_first_block_needs_nothing_and_leaves_a_result(capsys: pytest.Captur
     namespace: dict[str, object] = {}
     assert FIRST[0] == ""
     run(FIRST[1], namespace)
-    assert len(namespace["result"].history) == 5  # type: ignore[attr-defined]
+    assert len(namespace["result"].history) == 5  # type: ignore[attr-defined]  # what the page made
 
 
 def test_the_table_names_options_that_there_are_and_none_is_called_otherwise() -> None:

@@ -10,7 +10,6 @@ from planted import after, assert_killed
 import tinyvae
 from tinyvae.errors import DataError
 from tinyvae.training import arrays
-from tinyvae.training.arrays import PIXELS
 from tinyvae.training.data import Dataset
 from tinyvae.training.trainer import Trainer, fit
 
@@ -73,7 +72,7 @@ def test_held_out_rows_do_not_change_the_training() -> None:
 def test_bytes_are_pixels_where_data_lies_in_0_to_1() -> None:
     whole = dataset_of(model(), BYTES)
     assert np.shares_memory(whole.x_train, BYTES)
-    assert whole.scale == PIXELS == 1 / 255
+    assert whole.scale == 1 / 255
     np.testing.assert_allclose(whole.values(whole.x_train), BYTES / 255, rtol=1e-15)  # a product of a rounded 1 / 255
     np.testing.assert_allclose(weights(BYTES), weights(BYTES / 255), rtol=0, atol=1e-6)  # of 6 steps of 1e-3
     assert dataset_of(model(), (BYTES > 99).astype(np.uint8)).scale == 1.0  # black and white
@@ -82,7 +81,7 @@ def test_bytes_are_pixels_where_data_lies_in_0_to_1() -> None:
 
 
 def test_pixels_that_are_not_scaled_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    plant = after(arrays, "_scale", lambda scale: scale * 0.99)
+    plant = after(Dataset, "with_bytes_as", lambda whole: replace(whole, scale=whole.scale * 0.99))
     assert_killed(monkeypatch, plant, test_bytes_are_pixels_where_data_lies_in_0_to_1)
 
 

@@ -15,7 +15,7 @@ def flat_labels(y: Any) -> np.ndarray:
     y = np.asarray(y)
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
-    if y.ndim == 2 and y.dtype.kind in "buif" and ((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all():
+    if y.ndim == 2 and y.dtype.kind in "buif" and is_one_hot(y):
         y = y.argmax(axis=1)
     if y.dtype == object and all(isinstance(v, str) for v in y.ravel()):
         y = y.astype(str)
@@ -28,6 +28,11 @@ def flat_labels(y: Any) -> np.ndarray:
         if (y == np.floor(y)).all() and (np.abs(y) < 2**53).all():
             y = y.astype(np.int64)
     return y.astype(np.uint8) if y.dtype == bool else y
+
+
+def is_one_hot(y: np.ndarray) -> bool:
+    """Whether every row of y (rows, classes) is one 1 among zeros."""
+    return bool(((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all())
 
 
 def label_values(parts: Iterable[np.ndarray]) -> tuple[Label, ...]:

@@ -15,8 +15,6 @@ from tinyvae.training.data import Dataset
 from tinyvae.training.data.dataset import CHUNK, check_share
 from tinyvae.training.data.picked import lies_in_a_file
 
-PIXELS = 1 / 255
-
 
 def dataset_of(model: VAE, x: Any, y: Any = None, valid: Any = None) -> Dataset:
     """x, y and what is held out, for this model: see `tinyvae.Trainer`. Raises ValueError for what does not fit."""
@@ -32,10 +30,8 @@ def dataset_of(model: VAE, x: Any, y: Any = None, valid: Any = None) -> Dataset:
             _labels(model, given, sum(map(len, known)), "labels in the data set")
     else:
         x, shape = _rows(model, x, "x")
-        whole = Dataset(
-            ARRAYS, x, y_train=_labels(model, y, len(x), "y"), scale=_scale(model, x),
-            image_shape=_image_shape(model, shape, "x"),
-        )  # fmt: skip
+        y, shape = _labels(model, y, len(x), "y"), _image_shape(model, shape, "x")
+        whole = Dataset(ARRAYS, x, y_train=y, image_shape=shape).with_bytes_as(model.likelihood.bytes)
     if valid is None:
         return whole
     if isinstance(valid, Real) and not isinstance(valid, bool):
@@ -84,11 +80,6 @@ def _image_shape(model: VAE, shape: tuple[int, ...] | None, name: str) -> tuple[
 def _check_width(model: VAE, x: np.ndarray, name: str) -> None:
     if x.ndim < 2 or not len(x) or math.prod(x.shape[1:]) != model.data_dim:
         raise ValueError(f"{name} must have shape (rows, {model.data_dim}), with at least one row, not {x.shape}")
-
-
-def _scale(model: VAE, x: np.ndarray) -> float:
-    """Bytes are pixels where the likelihood has data in [0, 1]."""
-    return PIXELS if x.dtype == np.uint8 and model.likelihood.bytes == "pixels" and x.max() > 1 else 1.0
 
 
 def _labels(model: VAE, y: Any, rows: int, name: str) -> np.ndarray | None:

@@ -10,6 +10,8 @@ from tinyvae.model.vae import VAE
 from tinyvae.training.data import Dataset
 from tinyvae.training.data.dataset import CHUNK, evenly_spread
 
+# Tried where there is nothing to be learned, 2,000 rows, 20 epochs, three seeds: eight independent columns end at most
+# 0.06 above. 64 Gaussian ones end 0.6 above, because the model overfits by then: the line is true of it.
 SLACK = 0.1  # nats
 
 

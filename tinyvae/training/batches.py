@@ -15,6 +15,7 @@ from tinyvae.formula import formula, isnan, where
 from tinyvae.loop import Loop
 from tinyvae.model.vae import VAE
 from tinyvae.training import streams
+from tinyvae.training.data.dataset import CHUNK
 from tinyvae.training.data.picked import lies_in_a_file
 
 
@@ -25,7 +26,6 @@ def drawn(x, u):
 
 
 DRAWN = Loop([drawn])
-CHUNK = 4096  # rows
 IN_MEMORY = 2**28  # bytes: a file of at most so many is read at once, as larger ones are not
 
 

@@ -30,7 +30,6 @@ class Record:
     image_shape: tuple[int, ...] | None
     data_digest: str
     labels: tuple[Any, ...] | None  # that the training rows of a conditional run have; None for others, and for older
-
     scale: float = 1.0  # of bytes: a value is x scale
     table: dict[str, Any] | None = None  # how the columns of a table became numbers
 

@@ -34,6 +34,7 @@ from tinyvae.training.record import Record, check_can_go_on, read_record
 
 CONFIG, FIGURES = "config.json", "figures"
 MAX_CONFIG = 10_000_000  # bytes
+ONE_BYTE = 255 * float(np.finfo("float32").eps)  # what byte / 255 in float32, times 255, is off: two roundings
 SHARE = 0.1  # of the training rows that is held out, unless something else is asked for
 
 
@@ -371,10 +372,11 @@ def with_held_out(dataset: Dataset, config: Config) -> Dataset:
     if rows.x.shape[1] != dataset.data_dim:
         raise DataError(f"{valid}: has {rows.x.shape[1]} columns, but {dataset.name} has {dataset.data_dim}")
     x, dtype = rows.x, dataset.x_train.dtype
-    if x.dtype != dtype or dataset.scale != 1:
-        stored = np.round(x / dataset.scale, 6) if dtype == np.uint8 else x / dataset.scale
-        x = stored.astype(dtype)
-        if not np.array_equal(x, stored, equal_nan=dtype != np.uint8) and dtype == np.uint8:
+    if x.dtype != dtype:  # bytes beside bytes mean the same
+        with np.errstate(invalid="ignore"):  # NaN is no byte, which is seen below
+            given = x / dataset.scale
+            x = (np.round(given) if dtype == np.uint8 else given).astype(dtype)
+        if dtype == np.uint8 and not np.allclose(x, given, rtol=0, atol=ONE_BYTE):
             raise DataError(f"{valid}: holds other numbers than bytes, of which {dataset.name} is made: save it alike")
     return replace(dataset, x_valid=x, y_valid=rows.y)
 

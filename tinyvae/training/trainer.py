@@ -51,9 +51,9 @@ class Trainer:
     """Trains `model` on x. Iterate over it for epochs (`Row`), over `steps()` for updates (`Step`), or call `train`.
 
     model      a `tinyvae.VAE`, trained in place: at the end it has the last epoch's weights
-    x          (rows, data) numbers, or images (rows, height, width) for a model of as many numbers; bytes are pixels
-               where the likelihood has data in [0, 1], and NaN was not observed. Or what `tinyvae.load_data` returns
-    y          (rows,) labels, whole numbers from 0 on, of a conditional model
+    x          (rows, data) numbers, or images (rows, height, width) for a model of as many numbers; bytes are what
+               `likelihood.bytes` says, and NaN was not observed. Or what `tinyvae.load_data` returns
+    y          (rows,) labels of a conditional model, by their own names: strings or numbers
     valid      rows held out to tell the best epoch by: a share of x such as 0.1, an array, or a pair (x, y). Without it
                nothing is held out, and there is no best epoch
     run        a directory for checkpoints and metrics, which must be new or empty
@@ -63,7 +63,7 @@ class Trainer:
     options    see `tinyvae.training.options.Training`: objective, epochs, batch_size, lr, ...
 
     With a directory it saves after every few epochs, at the end, and when a loop over it is left.
-    `history` are the rows so far; `model`, `state` and `adam` may be looked at between two updates.
+    `history` are the rows so far; `model`, `state` and `engine.adam` may be looked at between two updates.
 
     Raises ValueError for options and arrays that do not fit, UsageError, TinyvaeError or CheckpointError for a
     directory that cannot be used, DataError for data that the likelihood cannot have made, and, while it trains,

@@ -17,7 +17,7 @@ from tinyvae.errors import DataError
 from tinyvae.training.data.convert import is_path
 from tinyvae.training.data.found import find
 from tinyvae.training.data.readers import READERS, ending_of
-from tinyvae.training.data.readers.labels import SHARE, flat_labels
+from tinyvae.training.data.readers.labels import SHARE, stored_labels
 
 SOON = 5.0  # seconds, for what would wait for ever
 
@@ -116,7 +116,7 @@ KINDS = {
 def test_labels_come_flat_and_as_they_are(seed: int, n: int, kind: str, shape: str) -> None:
     y = KINDS[kind](np.random.default_rng(seed), n)
     stored = {"flat": y, "column": y[:, None], "row": y[None]}[shape]
-    got, problem = flat_labels(stored, n, "y")
+    got, problem = stored_labels(stored, n, "y")
     assert problem == ""
     assert got is not None
     assert got.shape == (n,)
@@ -131,7 +131,7 @@ def test_one_hot_labels_are_where_the_one_is_and_nothing_else_is_one_hot(seed: i
     rng = np.random.default_rng(seed)
     y = rng.integers(0, k, n)
     hot = np.eye(k)[y].astype(dtype)
-    got, _ = flat_labels(hot, n, "y")
+    got, _ = stored_labels(hot, n, "y")
     assert got is not None
     assert np.array_equal(got, y)
     for bad in (1, 0):  # two ones, or none
@@ -139,9 +139,9 @@ def test_one_hot_labels_are_where_the_one_is_and_nothing_else_is_one_hot(seed: i
         wrong[rng.integers(0, n), (y[0] + 1) % k if bad else slice(None)] = bad
         if (wrong.astype(float).sum(axis=1) == 1).all():
             continue
-        assert flat_labels(wrong, n, "y")[0] is None
+        assert stored_labels(wrong, n, "y")[0] is None
     if dtype == "float64":
-        assert flat_labels(0.5 * hot, n, "y")[0] is None
+        assert stored_labels(0.5 * hot, n, "y")[0] is None
 
 
 UNUSABLE = {
@@ -164,7 +164,7 @@ UNUSABLE = {
 @pytest.mark.parametrize("case", UNUSABLE)
 def test_labels_that_cannot_be_used_say_why(case: str) -> None:
     y, words = UNUSABLE[case]
-    got, problem = flat_labels(y, 20, "y")
+    got, problem = stored_labels(y, 20, "y")
     assert got is None
     assert re.search(words, problem), problem
     np.savez("own.npz", x=np.zeros((20, 3)), y=y)
@@ -175,11 +175,11 @@ def test_labels_that_cannot_be_used_say_why(case: str) -> None:
 @given(n=st.integers(4, 40), different=st.integers(1, 40))
 def test_floats_are_classes_if_each_occurs_so_often(n: int, different: int) -> None:
     y = (np.arange(n) % different + 0.5) / 3
-    got, _ = flat_labels(y, n, "y")
+    got, _ = stored_labels(y, n, "y")
     assert (got is not None) == (SHARE * min(n, different) <= n)
 
 
 def test_text_in_bytes_becomes_text() -> None:
-    got, _ = flat_labels(np.array(["K\xf6ln".encode(), b"Bonn"]), 2, "y")
+    got, _ = stored_labels(np.array(["K\xf6ln".encode(), b"Bonn"]), 2, "y")
     assert got is not None
     assert got.tolist() == ["K\xf6ln", "Bonn"]

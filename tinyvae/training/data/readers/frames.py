@@ -12,7 +12,7 @@ from tinyvae.training.data.cells import cells_of
 from tinyvae.training.data.found import Found, Part, Wanted
 from tinyvae.training.data.memory import enough_memory
 from tinyvae.training.data.readers import ending_of
-from tinyvae.training.data.readers.labels import flat_labels
+from tinyvae.training.data.readers.labels import stored_labels
 from tinyvae.training.data.readers.observed import check_observed
 from tinyvae.training.data.table import KINDS, Table, check_names, kind_of
 
@@ -118,7 +118,7 @@ def _labels(series: Any, what: str) -> tuple[np.ndarray | None, str]:
         return None, f"{what} holds dates, not labels; save the year or the month, say, in a column"
     if not cells.is_numbers:
         values = np.array(values.tolist(), dtype=str)
-    return flat_labels(values[which], len(cells), what)
+    return stored_labels(values[which], len(cells), what)
 
 
 def _pixels(data: Any) -> np.ndarray | None:

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyvae.errors import DataError
+from tinyvae.model.labels import is_one_hot
 from tinyvae.training.data.arrays import Stored
 from tinyvae.training.data.memory import enough_memory
 
@@ -20,17 +21,20 @@ def take_labels(path: Path, name: str, stored: Stored, rows: int) -> tuple[np.nd
         )
     with enough_memory(stored.size, f"{what}, {stored}", "save whole numbers as labels"):
         try:
-            return flat_labels(stored.read(), rows, what)
+            return stored_labels(stored.read(), rows, what)
         except DataError as error:
             return None, str(error)
 
 
-def flat_labels(y: np.ndarray, rows: int, what: str) -> tuple[np.ndarray | None, str]:
-    """(rows,) labels of y: itself, a column's or a row's numbers, where the 1 is in rows of one 1; or None and why."""
+def stored_labels(y: np.ndarray, rows: int, what: str) -> tuple[np.ndarray | None, str]:
+    """(rows,) labels of y: itself, a column's or a row's numbers, where the 1 is in rows of one 1; or None and why.
+
+    They keep their dtype, as the messages about a file name what is in it.
+    """
     if y.size == rows and y.ndim > 1 and rows in y.shape:  # (rows, 1), (1, rows)
         y = y.reshape(rows)
     elif y.ndim == 2 and len(y) == rows and y.shape[1] > 1 and y.dtype.kind in "buif":
-        if ((y != 0).sum(axis=1) == 1).all() and (y.max(axis=1) == 1).all():
+        if is_one_hot(y):
             return y.argmax(axis=1), ""
         problem = _unfit(what, rows, y.dtype, y.shape)
         return None, f"{problem}; if the largest of a row is its class: y = y.argmax(axis=1)"
